@@ -1,6 +1,6 @@
-"""Sphinx glue of the book: what the theme does not do by itself, for pages that load nothing from outside.
+"""Sphinx glue of the book: what the theme leaves open, for pages that load nothing from outside.
 
-* plotly.js is copied from the installed plotly and loaded on the pages that hold an interactive figure;
+* plotly.js is copied from the installed plotly, and loaded where there is an interactive figure;
 * thebe is left to ``js/live.js``, which starts it only where a Jupyter server answers;
 * every notebook page offers its executed ``.ipynb`` and its code as ``.py``;
 * links to edit a page lead to the text notebook in the repository, not to the staged copy;
@@ -21,10 +21,10 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 PLOTLY_BLOCK = "pk-plotly"  # the class of every figure that paperkit.plotting writes with plotly
-# sphinx-thebe loads thebe from a CDN and configures it for Binder; a build without a server has no use for either.
+# sphinx-thebe loads thebe from a CDN and configures it for Binder; the book uses neither.
 THEBE_ASSET = re.compile(r"sphinx-thebe\.(js|css)|THEBE_JS_URL|thebe_selector")
 
-# (where the theme falls short, what it should have written); patterns are unknown to pages that do not need them.
+# (where the theme falls short, what it should have written)
 ACCESSIBILITY = [
     # Disclosure arrows in the sidebar have no name, only an icon.
     (

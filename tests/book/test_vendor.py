@@ -1,4 +1,4 @@
-"""Third-party assets are exactly what their publishers released, and each comes with its licence."""
+"""Third-party assets are what their publishers released, each with its licence."""
 
 import csv
 import hashlib

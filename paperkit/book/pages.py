@@ -1,0 +1,303 @@
+"""The parts of pages that are made from files: chapter cards, counts of the ledger, credits, speed.
+
+A page holds a marker such as ``<!-- credits -->`` where its part belongs; :func:`fill` replaces the
+markers in the staged copy. The parts are HTML without blank lines, which Markdown leaves alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROMAN = ("I", "II", "III", "IV", "V")
+
+
+def fill(root: Path, staged: Path) -> list[Path]:
+    """Replace the markers in the staged pages.
+
+    Parameters
+    ----------
+    root : Path
+        The repository.
+    staged : Path
+        The staged copy, with its ``_toc.yml``, its pages under ``book`` and, once the notebooks
+        have run, ``ledger.json``.
+
+    Returns
+    -------
+    list of Path
+        The pages that were changed.
+
+    Raises
+    ------
+    ValueError
+        If a file that a part is made from is malformed; the message names it.
+    """
+    parts = {
+        "intro": {"chapters": chapter_cards(root, staged), "ledger-summary": ledger_counts(staged)},
+        "credits": {"credits": credits(root)},
+        "performance": {"performance": performance(root)},
+    }
+    changed = []
+    for page, replacements in parts.items():
+        path = staged / "book" / f"{page}.md"
+        if not path.is_file():
+            continue
+        before = after = path.read_text(encoding="utf-8")
+        for marker, html in replacements.items():
+            after = after.replace(f"<!-- {marker} -->", html)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            changed.append(path)
+    return changed
+
+
+def table(
+    columns: Mapping[str, str],
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    caption: str,
+    numbers: Sequence[str] = (),
+) -> str:
+    """An HTML table that turns into labelled blocks on a phone.
+
+    Parameters
+    ----------
+    columns : mapping of str to str
+        Key in a row -> heading.
+    rows : iterable of mapping
+        Values are text; one that starts with ``<`` is HTML already, one that is a web address
+        becomes a link.
+    caption : str
+        What the table shows.
+    numbers : sequence of str, optional
+        Keys of the columns to align as numbers.
+
+    Returns
+    -------
+    str
+        One line of HTML.
+    """
+
+    def cell(key: str, value: Any) -> str:
+        text = "" if value is None else str(value)
+        if re.fullmatch(r"https?://\S+", text):
+            text = f'<a href="{escape(text)}">{escape(text.split("://")[1].rstrip("/"))}</a>'
+        elif not text.startswith("<"):
+            text = escape(text)
+        css = ' class="pk-number"' if key in numbers else ""
+        return f'<td{css} data-label="{escape(columns[key])}">{text}</td>'
+
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in columns.values())
+    body = "".join(
+        f"<tr>{''.join(cell(key, row.get(key)) for key in columns)}</tr>" for row in rows
+    )
+    return (
+        f'<table class="pk-table"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def chapter_cards(root: Path, staged: Path) -> str:
+    """The nine chapters as cards with their pictures; only chapters in the book are links.
+
+    Parameters
+    ----------
+    root, staged : Path
+        As for :func:`fill`.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    toc = (staged / "_toc.yml").read_text(encoding="utf-8")
+    present = set(re.findall(r"^[^#\n]*\bnotebooks/(\w+)/index\b", toc, flags=re.M))
+    out = []
+    parts = yaml.safe_load((root / "book" / "chapters.yml").read_text(encoding="utf-8"))
+    for numeral, part in zip(ROMAN, parts, strict=False):
+        cards = "".join(_card(root, chapter, present) for chapter in part["chapters"])
+        out.append(
+            f'<section class="pk-part" aria-label="Part {numeral}: {escape(part["part"])}">'
+            f'<h3><span class="pk-roman">{numeral}</span> {escape(part["part"])}</h3>'
+            f'<ul class="pk-cards">{cards}</ul></section>'
+        )
+    return "\n".join(out)
+
+
+def _card(root: Path, chapter: Mapping[str, str], present: set[str]) -> str:
+    name = chapter["name"]
+    picture = (root / "book" / "_static" / "chapters" / f"{name}.svg").read_text(encoding="utf-8")
+    picture = picture.strip().replace(
+        "<svg ", f'<svg role="img" aria-label="{escape(chapter["picture"])}" ', 1
+    )
+    title = escape(chapter["title"])
+    if name in present:
+        title = f'<a class="pk-card-link" href="../notebooks/{name}/index.html">{title}</a>'
+        state = ""
+    else:
+        state = '<p class="pk-card-state">In preparation</p>'
+    return (
+        f'<li class="{"pk-ready" if name in present else "pk-planned"}">{picture}'
+        f'<p class="pk-card-title">{title}</p><p>{escape(chapter["idea"])}</p>'
+        f'<p class="pk-card-paper">{escape(chapter["authors"])}, '
+        f"<cite>{escape(chapter['paper'])}</cite>, {escape(chapter['venue'])}</p>{state}</li>"
+    )
+
+
+def ledger_counts(staged: Path) -> str:
+    """How many claims there are and how they came out, from the ``ledger.json`` of the run.
+
+    Parameters
+    ----------
+    staged : Path
+        As for :func:`fill`.
+
+    Returns
+    -------
+    str
+        HTML; empty before the first run.
+    """
+    path = staged / "ledger.json"
+    if not path.is_file():
+        return ""
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    if not rows:
+        return ""
+    words = {
+        "holds": "held",
+        "not supported": "not supported, as declared",
+        "reported": "measured, not judged",
+        "not tested": "not tested here",
+    }
+    counts = Counter(row["verdict"] for row in rows)
+    items = [("claims in the ledger", len(rows))]
+    items += [(word, counts.pop(verdict)) for verdict, word in words.items() if counts[verdict]]
+    items += sorted(counts.items())
+    cells = "".join(f"<div><dt>{escape(word)}</dt><dd>{n}</dd></div>" for word, n in items)
+    return f'<dl class="pk-counts">{cells}</dl>'
+
+
+def _read_csv(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a CSV file; no rows if there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = set(required) - set(reader.fieldnames or required)
+        if missing:
+            raise ValueError(f"{path.name}: the columns {sorted(missing)} are missing")
+        return list(reader)
+
+
+def credits(root: Path) -> str:
+    """Data sets, model weights and vendored assets with source and licence.
+
+    Parameters
+    ----------
+    root : Path
+        The repository.
+
+    Returns
+    -------
+    str
+        HTML and Markdown headings.
+    """
+    columns = {
+        "name": "Name",
+        "source": "Source",
+        "version": "Version",
+        "licence": "Licence",
+        "changes": "What we changed",
+    }
+    data = _read_csv(
+        root / "paperkit" / "data" / "SOURCES.csv", ["name", "source", "version", "licence"]
+    )
+    weights = _read_csv(root / "book" / "weights.csv", ["package", *columns])
+    assets = _read_csv(root / "book" / "_static" / "vendor" / "assets.csv", ["name", "licence"])
+    shipped = (
+        table(columns, data, caption="Every file under paperkit/data that we did not write.")
+        if data
+        else "No data set is shipped yet."
+    )
+    packaged = table(
+        {"name": "Model", "package": "Package", **dict(list(columns.items())[1:])},
+        weights,
+        caption="Weights that the set-up installs as packages, each pinned to its SHA-256 sum.",
+    )
+    vendored = table(
+        {"name": "Name", "source": "Source", "version": "Version", "licence": "Licence"}
+        | {"role": "What it does"},
+        assets,
+        caption="Files under book/_static/vendor, as published; pages load nothing from outside.",
+    )
+    return (
+        f"## Data sets and texts\n\n{shipped}\n\n## Model weights\n\n{packaged}\n\n"
+        f"## Assets of the pages\n\n{vendored}\n\n"
+        "The interactive figures use plotly.js (MIT licence), copied from the installed plotly "
+        "when the pages are made."
+    )
+
+
+def performance(root: Path) -> str:
+    """Ratios of the benchmarks, from ``benchmarks/results/*.json``.
+
+    Parameters
+    ----------
+    root : Path
+        The repository. A result holds ``name``, ``date``, ``machine`` and ``rows``; a row holds
+        ``what``, ``peer``, ``ratio`` and, if known, ``low``, ``high``, ``goal`` and ``note``.
+
+    Returns
+    -------
+    str
+        HTML, or a sentence if nothing has been measured.
+    """
+    out = []
+    columns = {
+        "what": "What",
+        "peer": "Compared with",
+        "ratio": "Ratio",
+        "goal": "Goal",
+        "note": "Note",
+    }
+    for path in sorted((root / "benchmarks" / "results").glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"name", "date", "machine", "rows"} - set(result)
+        if missing:
+            raise ValueError(f"{path.name}: the entries {sorted(missing)} are missing")
+        rows = [
+            {**row, "ratio": _ratio(row), "goal": "" if row.get("goal") is None else row["goal"]}
+            for row in result["rows"]
+        ]
+        shown = {
+            key: title
+            for key, title in columns.items()
+            if any(str(row.get(key, "")) for row in rows)
+        }
+        heading = f"## {result['name']}"
+        out.append(
+            f"{heading}\n\n"
+            + table(
+                shown,
+                rows,
+                caption=f"Measured on {result['date']}, {result['machine']}.",
+                numbers=["ratio"],
+            )
+        )
+    return "\n\n".join(out) or "No benchmark has been run yet."
+
+
+def _ratio(row: Mapping[str, Any]) -> str:
+    text = f"{row['ratio']:.3g}"
+    if row.get("low") is not None and row.get("high") is not None:
+        text += f" [{row['low']:.3g}, {row['high']:.3g}]"
+    return text
