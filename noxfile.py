@@ -2,10 +2,12 @@
 # requires-python = ">=3.11,<3.13"
 # dependencies = ["nox>=2025.2.9"]
 # ///
-"""Every task of the project. `python3 noxfile.py -l` lists them, `python3 noxfile.py -s book` builds the book.
+"""Every task of the project. `python3 noxfile.py -l` lists them, `python3 noxfile.py -s book`
+builds the book.
 
-Nothing has to be installed first: without nox this file fetches it into `.nox/bootstrap` and starts again there.
-All tasks share one environment, `.venv`; set PAPERKIT_PYTHON to an interpreter to use that one, as it is.
+Nothing has to be installed first: without nox this file fetches it into `.nox/bootstrap` and starts
+again there. All tasks share one environment, `.venv`; set PAPERKIT_PYTHON to an interpreter to use
+that one, as it is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the outputs of a notebook depend on, as one digest.
 
-A notebook is executed again when its digest changes. In it: the code cells with their tags; every ``paperkit``
-module that the code imports, directly or through other modules; the data, results and claims of its chapter; the
-lock file; profile, seed, device and Python version. Prose is not in it.
+A notebook is executed again when its digest changes. In it: the code cells with their tags; every
+``paperkit`` module that the code imports, directly or through other modules; the data, results and
+claims of its chapter; the lock file; profile, seed, device and Python version. Prose is not in it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class Sources:
         modules : dict of str to Path
             Module name -> file.
         strings : set of str
-            String constants of the code and of those modules that contain a slash: names of data files.
+            String constants of the code and of those modules that contain a slash: names of data
+            files.
         """
         waiting: list[str] = []
         strings: set[str] = set()
@@ -116,7 +117,8 @@ class Sources:
         return found, strings
 
     def reach(self, cells: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
-        """Like `closure`, for the cells of a notebook; a cell that is not Python reaches everything.
+        """Like `closure`, for the cells of a notebook; a cell that is not Python reaches
+        everything.
 
         Parameters
         ----------

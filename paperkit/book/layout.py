@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-#: Pages that the runner writes itself: page name -> the file of the root it is copied from, or None.
+#: Pages that the runner writes itself: page name -> the file of the root it is copied from, or
+#: None.
 GENERATED: dict[str, str | None] = {"book/ledger": None, "book/contributing": "CONTRIBUTING.md"}
 
 
@@ -88,8 +89,8 @@ class Layout:
     root : Path
         The repository.
     profile : str
-        ``quick`` or ``full``. The two have separate staged copies, so that a long run of the one is not
-        thrown away by the other.
+        ``quick`` or ``full``. The two have separate staged copies, so that a long run of the one is
+        not thrown away by the other.
     """
 
     root: Path
@@ -139,7 +140,7 @@ class Layout:
 
     @property
     def output(self) -> Path:
-        """What ``jupyter-book build --path-output`` gets; the pages lie in ``_build/html`` below it."""
+        """What ``jupyter-book build --path-output`` gets: it writes ``_build/html`` below it."""
         return self.root if self.profile == "quick" else self.root / "build" / self.profile
 
     @property
@@ -154,8 +155,8 @@ class Layout:
         Raises
         ------
         BookError
-            Listing everything that is wrong: entries without a file, notebooks without an entry, chapters with
-            claims and no notebook.
+            Listing everything that is wrong: entries without a file, notebooks without an entry,
+            chapters with claims and no notebook.
         """
         toc = yaml.safe_load((self.root / "_toc.yml").read_text(encoding="utf-8"))
         faults: list[str] = []
@@ -182,11 +183,11 @@ class Layout:
         for path in sorted((self.root / "notebooks").glob("*/*.md")):
             name = path.relative_to(self.root).with_suffix("").as_posix()
             if name not in listed and "jupytext" in front_matter(path.read_text(encoding="utf-8")):
-                yield f"{name}.md is a notebook, but _toc.yml does not list it: it would never be run."
+                yield f"{name}.md is a notebook that _toc.yml does not list: it would never run."
         for claims in sorted((self.root / "notebooks").glob("*/claims.yml")):
             chapter = claims.parent.name
             if not any(page.chapter == chapter and page.is_notebook for page in pages):
-                yield f"notebooks/{chapter}/claims.yml declares claims, but _toc.yml lists no notebook there."
+                yield f"{chapter} has a claims.yml, but _toc.yml lists no notebook of that chapter."
 
     @property
     def notebooks(self) -> tuple[Page, ...]:

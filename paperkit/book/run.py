@@ -12,8 +12,9 @@ from pathlib import Path
 from paperkit.book.layout import BookError, Layout
 from paperkit.book.stage import Staged, faults_of, read_notebook, stage
 
-#: Seconds after which a cell / a notebook is taken to hang and its kernel is killed. They are no budget: a slow
-#: machine must be able to finish. `BUDGET` is what a notebook should need at most; more is pointed out.
+#: Seconds after which a cell / a notebook is taken to hang and its kernel is killed. They are no
+#: budget: a slow machine must be able to finish. `BUDGET` is what a notebook should need at most;
+#: more is pointed out.
 CELL_TIMEOUT = {"quick": 300, "full": 6 * 3600}
 NOTEBOOK_TIMEOUT = {"quick": 600, "full": 12 * 3600}
 BUDGET = 180
@@ -38,7 +39,8 @@ def environment(layout: Layout, *, parallel: bool) -> dict[str, str]:
         A complete environment for a child process.
     """
     env = dict(os.environ)
-    # ipykernel draws into the notebook only if no backend is named; "agg" would leave every figure out
+    # ipykernel draws into the notebook only if no backend is named; "agg" would leave every figure
+    # out
     env.pop("MPLBACKEND", None)
     env |= {
         "PAPERKIT_BOOK": "1",
@@ -63,7 +65,8 @@ def environment(layout: Layout, *, parallel: bool) -> dict[str, str]:
 def order(stale: Sequence[Staged], workers: int) -> list[Staged]:
     """Slowest first, dealt out so that each worker starts with its slowest.
 
-    xdist's ``worksteal`` gives each worker one stretch of the list. A notebook never run before counts as slow.
+    xdist's ``worksteal`` gives each worker one stretch of the list. A notebook never run before
+    counts as slow.
 
     Parameters
     ----------

@@ -35,7 +35,8 @@ class Staged:
     path : Path
         The ``.ipynb``.
     current : bool
-        Whether it holds the outputs of this code, these data and this library, complete and without an error.
+        Whether it holds the outputs of this code, these data and this library, complete and without
+        an error.
     seconds : float
         How long the last execution took; 0 if there was none.
     needs_models : bool
@@ -52,8 +53,8 @@ class Staged:
 def stage(layout: Layout) -> list[Staged]:
     """Bring the staged copy in line with the sources.
 
-    Unchanged notebooks are left alone to the byte; a notebook in which only prose changed keeps its outputs; one
-    whose digest changed loses them. Files whose source is gone are deleted.
+    Unchanged notebooks are left alone to the byte; a notebook in which only prose changed keeps its
+    outputs; one whose digest changed loses them. Files whose source is gone are deleted.
 
     Parameters
     ----------
@@ -158,7 +159,7 @@ def _convert(page: Page) -> Notebook:
         raise BookError(f"{page.name}.md cannot be read as a MyST notebook: {error}") from error
     if not any(cell.cell_type == "code" for cell in notebook.cells):
         raise BookError(
-            f"{page.name}.md has a jupytext header and no code cell: remove the one or add the other."
+            f"{page.name}.md has a jupytext header and no code cell: remove one or add the other."
         )
     # jupytext draws random cell ids; with them every staging would change every file
     for number, cell in enumerate(notebook.cells):
@@ -170,7 +171,7 @@ def _convert(page: Page) -> Notebook:
 
 
 def _carry_outputs(old: Notebook, new: Notebook) -> None:
-    """Copy outputs, counts and timings cell by cell; the digest says that the code cells are the same."""
+    """Copy outputs, counts and timings cell by cell; equal digests mean equal code cells."""
     code_of = [[cell for cell in nb["cells"] if cell["cell_type"] == "code"] for nb in (old, new)]
     for before, after in zip(*code_of, strict=True):
         after["outputs"] = before["outputs"]
