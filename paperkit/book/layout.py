@@ -11,10 +11,6 @@ from typing import Any
 
 import yaml
 
-#: Pages that the runner writes itself: page name -> the file of the root it is copied from, or
-#: None.
-GENERATED: dict[str, str | None] = {"book/ledger": None, "book/contributing": "CONTRIBUTING.md"}
-
 
 class BookError(Exception):
     """The book cannot be built.
@@ -38,14 +34,14 @@ class Page:
     ----------
     name : str
         Path below the root without its ending, e.g. ``notebooks/risk_scores/01_idea``.
-    source : Path or None
-        The file it comes from; None for a page that the runner generates.
+    source : Path
+        The file it comes from.
     is_notebook : bool
         Whether the source is a text notebook (has a ``jupytext`` header).
     """
 
     name: str
-    source: Path | None
+    source: Path
     is_notebook: bool
 
     @property
@@ -166,12 +162,11 @@ class Layout:
             if any(page.name == name for page in pages):
                 faults.append(f"_toc.yml lists {name} twice.")
                 continue
-            origin = GENERATED.get(name, f"{name}.md")
-            source = self.root / origin if origin else None
-            if source is not None and not source.is_file():
-                faults.append(f"_toc.yml lists {name}, but there is no {origin}.")
+            source = self.root / f"{name}.md"
+            if not source.is_file():
+                faults.append(f"_toc.yml lists {name}, but there is no {name}.md.")
                 continue
-            header = front_matter(source.read_text(encoding="utf-8")) if source else {}
+            header = front_matter(source.read_text(encoding="utf-8"))
             pages.append(Page(name, source, "jupytext" in header))
         faults += self._forgotten(pages)
         if faults:

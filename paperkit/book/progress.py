@@ -5,6 +5,7 @@ It stands in for pytest's own summary, which has no room for the name of a chapt
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -23,12 +24,15 @@ class _Lines:
         self.total = int(os.environ.get("PAPERKIT_NOTEBOOKS", "0"))
         self.failed: list[pytest.TestReport] = []
         self.ended = 0
+        self.seconds: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "call" and report.passed:
             return
         self.ended += 1
-        name = report.nodeid.split("::")[0].removeprefix("notebooks/").removesuffix(".ipynb")
+        page = report.nodeid.split("::")[0].removesuffix(".ipynb")
+        name = page.removeprefix("notebooks/")
+        self.seconds[page] = round(report.duration, 1)
         if not report.passed:
             self.failed.append(report)
         outcome = "ok" if report.passed else "FAILED"
@@ -39,6 +43,9 @@ class _Lines:
         for report in self.failed:
             _say(self.config, f"\n--- {report.nodeid} ---")
             _say(self.config, report.longreprtext)
+        if "PAPERKIT_SECONDS" in os.environ:
+            with open(os.environ["PAPERKIT_SECONDS"], "w", encoding="utf-8") as file:
+                json.dump(self.seconds, file)
 
 
 def pytest_configure(config: pytest.Config) -> None:

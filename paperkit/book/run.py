@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from paperkit.book.layout import BookError, Layout
-from paperkit.book.stage import Staged, faults_of, read_notebook, stage
+from paperkit.book.stage import Staged, faults_of, read_notebook, record_seconds, stage
 
 #: Seconds after which a cell / a notebook is taken to hang and its kernel is killed. They are no
 #: budget: a slow machine must be able to finish. `BUDGET` is what a notebook should need at most;
@@ -18,6 +20,10 @@ from paperkit.book.stage import Staged, faults_of, read_notebook, stage
 CELL_TIMEOUT = {"quick": 300, "full": 6 * 3600}
 NOTEBOOK_TIMEOUT = {"quick": 600, "full": 12 * 3600}
 BUDGET = 180
+
+#: Lines of the tools that say nothing about the notebooks, and terminal colours of tracebacks.
+_NOISE = ("Learn more about nbmake", "bringing up nodes", "running over TCP without encryption")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 #: pytest's exit code for "no tests collected"; to the runner a failure like any other.
 NOTHING_COLLECTED = 5
@@ -183,6 +189,8 @@ def _pytest(
     # an empty configuration of its own: the one of the unit tests has other time limits
     config = layout.staged.parent / "pytest-notebooks.ini"
     config.write_text("[pytest]\n", encoding="utf-8")
+    taken = layout.staged.parent / "seconds-of-this-run.json"
+    taken.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-c", str(config), "--rootdir", str(layout.staged)]
     command += ["-p", "nbmake.pytest_plugin", "-p", "pytest_timeout", "-p", "no:cacheprovider"]
     command += ["-p", "paperkit.book.progress", "--no-header", "--no-summary", "-q", "-q"]
@@ -196,11 +204,27 @@ def _pytest(
     env = env | {
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PAPERKIT_NOTEBOOKS": str(len(items)),
+        "PAPERKIT_SECONDS": str(taken),
         "PYTHONPATH": os.pathsep.join([env["PYTHONPATH"], here]),
     }
     env.pop("PYTEST_ADDOPTS", None)
-    sys.stdout.flush()
-    return subprocess.run(command, cwd=layout.staged, env=env, check=False).returncode
+    with subprocess.Popen(
+        command,
+        cwd=layout.staged,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() and not any(noise in line for noise in _NOISE):
+                print(_COLOUR.sub("", line), end="", flush=True)
+    if taken.is_file():
+        record_seconds(layout, json.loads(taken.read_text(encoding="utf-8")))
+        taken.unlink()
+    return process.returncode
 
 
 def _warm_up(
@@ -218,8 +242,6 @@ def _warm_up(
 
 def _forget(path: Path) -> None:
     """Remove outputs, so that a forced run that stops half-way does not look complete."""
-    import json
-
     notebook = read_notebook(path)
     assert notebook is not None
     for cell in notebook["cells"]:

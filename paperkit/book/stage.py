@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from paperkit.book.digest import Sources, notebook_digest
-from paperkit.book.layout import GENERATED, BookError, Layout, Page
+from paperkit.book.layout import BookError, Layout, Page
 
 Cell = dict[str, Any]
 Notebook = dict[str, Any]
@@ -83,10 +83,7 @@ def stage(layout: Layout) -> list[Staged]:
             continue
         target = layout.staged_path(page)
         kept.add(target)
-        if page.source is not None and page.name not in GENERATED:
-            _copy(page.source, target)
-        elif page.source is not None:
-            _write(target, page.source.read_text(encoding="utf-8"))
+        _copy(page.source, target)
     for chapter in layout.chapters:
         folder = layout.root / "notebooks" / chapter
         if (folder / "claims.yml").is_file():
@@ -100,12 +97,13 @@ def stage(layout: Layout) -> list[Staged]:
                 kept.add(target)
 
     sources = Sources(layout.root)
+    seconds = recorded_seconds(layout)
     results: list[Staged] = []
     faults: list[str] = []
     for page in layout.notebooks:
         kept.add(layout.staged_path(page))
         try:
-            results.append(_stage_notebook(layout, page, sources))
+            results.append(_stage_notebook(layout, page, sources, seconds))
         except BookError as error:
             faults += error.faults
     if faults:
@@ -114,8 +112,9 @@ def stage(layout: Layout) -> list[Staged]:
     return results
 
 
-def _stage_notebook(layout: Layout, page: Page, sources: Sources) -> Staged:
-    assert page.source is not None
+def _stage_notebook(
+    layout: Layout, page: Page, sources: Sources, seconds: dict[str, float]
+) -> Staged:
     target = layout.staged_path(page)
     text = page.source.read_bytes()
     source_sum = hashlib.sha256(text).hexdigest()
@@ -130,7 +129,6 @@ def _stage_notebook(layout: Layout, page: Page, sources: Sources) -> Staged:
     ]
     digest = notebook_digest(layout, page, cells, sources)
     same_digest = mark.get("digest") == digest
-    seconds = execution_seconds(old) or float(mark.get("seconds", 0.0))
     if new is not old:
         if old is not None and same_digest:
             _carry_outputs(old, new)
@@ -140,11 +138,50 @@ def _stage_notebook(layout: Layout, page: Page, sources: Sources) -> Staged:
                 cell["outputs"], cell["execution_count"] = [], None
                 cell["metadata"].pop("execution", None)
     if new is not old or not same_digest:
-        mark = {"digest": digest, "source": source_sum}
-        new["metadata"]["paperkit"] = mark | ({"seconds": seconds} if seconds else {})
+        new["metadata"]["paperkit"] = {"digest": digest, "source": source_sum}
         _write(target, json.dumps(new, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
     modules, _ = sources.reach([source for source, _ in cells])
-    return Staged(page, target, not faults_of(new), seconds, "paperkit.models" in modules)
+    taken = seconds.get(page.name) or execution_seconds(new)
+    return Staged(page, target, not faults_of(new), taken, "paperkit.models" in modules)
+
+
+def _seconds_file(layout: Layout) -> Path:
+    return layout.staged.with_name(f"{layout.staged.name}-seconds.json")
+
+
+def recorded_seconds(layout: Layout) -> dict[str, float]:
+    """How long each notebook took when it was last executed, from kernel start to kernel end.
+
+    Parameters
+    ----------
+    layout : Layout
+        The book.
+
+    Returns
+    -------
+    dict of str to float
+        Page name -> seconds; empty before the first run.
+    """
+    try:
+        return json.loads(_seconds_file(layout).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def record_seconds(layout: Layout, new: dict[str, float]) -> None:
+    """Keep the seconds of a run for the next one, beside those of the other notebooks.
+
+    Parameters
+    ----------
+    layout : Layout
+        The book.
+    new : dict of str to float
+        Page name -> seconds.
+    """
+    both = recorded_seconds(layout) | new
+    known = {page.name for page in layout.notebooks}
+    kept = {name: both[name] for name in sorted(both) if name in known}
+    _write(_seconds_file(layout), json.dumps(kept, indent=1) + "\n")
 
 
 def _convert(page: Page) -> Notebook:
@@ -152,7 +189,6 @@ def _convert(page: Page) -> Notebook:
     import jupytext
     import nbformat
 
-    assert page.source is not None
     try:
         notebook = jupytext.read(page.source, fmt="md:myst")
     except Exception as error:
