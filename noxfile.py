@@ -13,6 +13,7 @@ that one, as it is.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -147,7 +148,15 @@ def site(session):
 @task
 def lab(session):
     """Open the notebooks in JupyterLab."""
-    run(session, "paperkit.book", "lab", *session.posargs)
+    # text notebooks open as notebooks, with nothing written outside of build/
+    config = ROOT / "build" / "jupyter" / "labconfig"
+    config.mkdir(parents=True, exist_ok=True)
+    viewers = {"markdown": "Jupytext Notebook", "myst": "Jupytext Notebook"}
+    (config / "default_setting_overrides.json").write_text(
+        json.dumps({"@jupyterlab/docmanager-extension:plugin": {"defaultViewers": viewers}})
+    )
+    session.env["JUPYTER_CONFIG_PATH"] = str(config.parent)
+    run(session, "jupyter", "lab", "--notebook-dir", "notebooks", *session.posargs)
 
 
 @task

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from paperkit import claims
+from paperkit.book import pages
 from paperkit.book.layout import BookError, Layout, Page
 from paperkit.book.stage import (
     cell_seconds,
@@ -173,8 +174,8 @@ def audit(layout: Layout, records: Sequence[Record]) -> list[Chapter]:
             row["page"] = record.page.name if record else None
             row["seconds"] = round(record.seconds, 2) if record else None
             rows.append(row)
-        pages = [page for page in layout.notebooks if page.chapter == name]
-        seconds = sum(_seconds_of(layout, page, taken) for page in pages)
+        notebooks = [page for page in layout.notebooks if page.chapter == name]
+        seconds = sum(_seconds_of(layout, page, taken) for page in notebooks)
         chapters.append(Chapter(name, _title(layout, name), file, rows, seconds))
     if faults:
         raise BookError(faults)
@@ -300,6 +301,9 @@ def ledger(layout: Layout) -> list[Chapter]:
     ]
     if faults:
         raise BookError(faults)
+    (layout.staged / "ledger.json").unlink(missing_ok=True)
+    if (layout.root / "book" / "chapters.yml").is_file():
+        pages.fill(layout.root, layout.staged)
     (layout.staged / "ledger.json").write_text(
         json.dumps(as_json(layout, chapters), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -500,8 +504,10 @@ def summary(chapters: Sequence[Chapter]) -> str:
     Returns
     -------
     str
-        HTML.
+        HTML; empty before the first chapter.
     """
+    if not chapters:
+        return ""
     found = counts([row for chapter in chapters for row in chapter.rows])
     entries = [
         ("chapters", len(chapters)),
