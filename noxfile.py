@@ -156,7 +156,7 @@ def lab(session):
         json.dumps({"@jupyterlab/docmanager-extension:plugin": {"defaultViewers": viewers}})
     )
     session.env["JUPYTER_CONFIG_PATH"] = str(config.parent)
-    run(session, "jupyter", "lab", "--notebook-dir", "notebooks", *session.posargs)
+    run(session, "jupyter", "lab", *session.posargs)
 
 
 @task

@@ -78,7 +78,7 @@ def _cells(page: Page, path: Path) -> Iterator[str]:
         source, where = cell_source(cell), f"{page.label}, cell {number}"
         for line in source.splitlines():
             if len(line) > LINE_LENGTH:
-                yield f"{where}: a line of {len(line)} characters, {LINE_LENGTH} fit: {line.strip()}"
+                yield f"{where}: {LINE_LENGTH} characters fit in a line: {line.strip()}"
         if _INSTALLS.search(source):
             yield f"{where} installs a package; dependencies belong in pyproject.toml."
         if "skip-execution" in cell["metadata"].get("tags", []):
