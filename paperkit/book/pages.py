@@ -1,15 +1,13 @@
-"""The parts of pages that are made from files: chapter cards, counts of the ledger, credits, speed.
+"""The parts of pages that are made from files: the cards of the chapters, and the credits.
 
 A page holds a marker such as ``<!-- credits -->`` where its part belongs; :func:`fill` replaces the
-markers in the staged copy. The parts are HTML without blank lines, which Markdown leaves alone.
+markers in the staged copy. Parts that need the ledger are made by :mod:`paperkit.book.ledger`.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -28,8 +26,7 @@ def fill(root: Path, staged: Path) -> list[Path]:
     root : Path
         The repository.
     staged : Path
-        The staged copy, with its ``_toc.yml``, its pages under ``book`` and, once the notebooks
-        have run, ``ledger.json``.
+        The staged copy, with its ``_toc.yml`` and its pages under ``book``.
 
     Returns
     -------
@@ -42,31 +39,21 @@ def fill(root: Path, staged: Path) -> list[Path]:
         If a file that a part is made from is malformed; the message names it.
     """
     parts = {
-        "intro": {"chapters": chapter_cards(root, staged), "ledger-summary": ledger_counts(staged)},
-        "credits": {"credits": credits(root)},
-        "performance": {"performance": performance(root)},
+        "intro": ("<!-- chapters -->", chapter_cards(root, staged)),
+        "credits": ("<!-- credits -->", credits(root)),
     }
     changed = []
-    for page, replacements in parts.items():
+    for page, (marker, part) in parts.items():
         path = staged / "book" / f"{page}.md"
-        if not path.is_file():
-            continue
-        before = after = path.read_text(encoding="utf-8")
-        for marker, html in replacements.items():
-            after = after.replace(f"<!-- {marker} -->", html)
+        before = path.read_text(encoding="utf-8")
+        after = before.replace(marker, part)
         if after != before:
             path.write_text(after, encoding="utf-8")
             changed.append(path)
     return changed
 
 
-def table(
-    columns: Mapping[str, str],
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    caption: str,
-    numbers: Sequence[str] = (),
-) -> str:
+def table(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]], *, caption: str) -> str:
     """An HTML table that turns into labelled blocks on a phone.
 
     Parameters
@@ -78,8 +65,6 @@ def table(
         becomes a link.
     caption : str
         What the table shows.
-    numbers : sequence of str, optional
-        Keys of the columns to align as numbers.
 
     Returns
     -------
@@ -93,16 +78,15 @@ def table(
             text = f'<a href="{escape(text)}">{escape(text.split("://")[1].rstrip("/"))}</a>'
         elif not text.startswith("<"):
             text = escape(text)
-        css = ' class="pk-number"' if key in numbers else ""
-        return f'<td{css} data-label="{escape(columns[key])}">{text}</td>'
+        return f'<td data-label="{escape(columns[key])}">{text}</td>'
 
     head = "".join(f'<th scope="col">{escape(title)}</th>' for title in columns.values())
     body = "".join(
         f"<tr>{''.join(cell(key, row.get(key)) for key in columns)}</tr>" for row in rows
     )
     return (
-        f'<table class="pk-table"><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        f'<div class="pk-table"><table class="table"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -151,39 +135,6 @@ def _card(root: Path, chapter: Mapping[str, str], present: set[str]) -> str:
         f'<p class="pk-card-paper">{escape(chapter["authors"])}, '
         f"<cite>{escape(chapter['paper'])}</cite>, {escape(chapter['venue'])}</p>{state}</li>"
     )
-
-
-def ledger_counts(staged: Path) -> str:
-    """How many claims there are and how they came out, from the ``ledger.json`` of the run.
-
-    Parameters
-    ----------
-    staged : Path
-        As for :func:`fill`.
-
-    Returns
-    -------
-    str
-        HTML; empty before the first run.
-    """
-    path = staged / "ledger.json"
-    if not path.is_file():
-        return ""
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    if not rows:
-        return ""
-    words = {
-        "holds": "held",
-        "not supported": "not supported, as declared",
-        "reported": "measured, not judged",
-        "not tested": "not tested here",
-    }
-    counts = Counter(row["verdict"] for row in rows)
-    items = [("claims in the ledger", len(rows))]
-    items += [(word, counts.pop(verdict)) for verdict, word in words.items() if counts[verdict]]
-    items += sorted(counts.items())
-    cells = "".join(f"<div><dt>{escape(word)}</dt><dd>{n}</dd></div>" for word, n in items)
-    return f'<dl class="pk-counts">{cells}</dl>'
 
 
 def _read_csv(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
@@ -245,59 +196,3 @@ def credits(root: Path) -> str:
         "The interactive figures use plotly.js (MIT licence), copied from the installed plotly "
         "when the pages are made."
     )
-
-
-def performance(root: Path) -> str:
-    """Ratios of the benchmarks, from ``benchmarks/results/*.json``.
-
-    Parameters
-    ----------
-    root : Path
-        The repository. A result holds ``name``, ``date``, ``machine`` and ``rows``; a row holds
-        ``what``, ``peer``, ``ratio`` and, if known, ``low``, ``high``, ``goal`` and ``note``.
-
-    Returns
-    -------
-    str
-        HTML, or a sentence if nothing has been measured.
-    """
-    out = []
-    columns = {
-        "what": "What",
-        "peer": "Compared with",
-        "ratio": "Ratio",
-        "goal": "Goal",
-        "note": "Note",
-    }
-    for path in sorted((root / "benchmarks" / "results").glob("*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"name", "date", "machine", "rows"} - set(result)
-        if missing:
-            raise ValueError(f"{path.name}: the entries {sorted(missing)} are missing")
-        rows = [
-            {**row, "ratio": _ratio(row), "goal": "" if row.get("goal") is None else row["goal"]}
-            for row in result["rows"]
-        ]
-        shown = {
-            key: title
-            for key, title in columns.items()
-            if any(str(row.get(key, "")) for row in rows)
-        }
-        heading = f"## {result['name']}"
-        out.append(
-            f"{heading}\n\n"
-            + table(
-                shown,
-                rows,
-                caption=f"Measured on {result['date']}, {result['machine']}.",
-                numbers=["ratio"],
-            )
-        )
-    return "\n\n".join(out) or "No benchmark has been run yet."
-
-
-def _ratio(row: Mapping[str, Any]) -> str:
-    text = f"{row['ratio']:.3g}"
-    if row.get("low") is not None and row.get("high") is not None:
-        text += f" [{row['low']:.3g}, {row['high']:.3g}]"
-    return text
