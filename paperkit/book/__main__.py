@@ -37,8 +37,10 @@ def _run(layout: Layout, options: argparse.Namespace) -> None:
 
 def _ledger(layout: Layout, options: argparse.Namespace) -> None:
     from paperkit.book.ledger import ledger
+    from paperkit.book.pages import fill
 
     ledger(layout)
+    fill(layout.root, layout.staged)
 
 
 def _render(layout: Layout, options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,16 @@ def fill(root: Path, staged: Path) -> list[Path]:
     ValueError
         If a file that a part is made from is malformed; the message names it.
     """
-    parts = {
-        "intro": ("<!-- chapters -->", chapter_cards(root, staged)),
-        "credits": ("<!-- credits -->", credits(root)),
+    parts: dict[str, tuple[str, Callable[[], str]]] = {
+        "intro": ("<!-- chapters -->", lambda: chapter_cards(root, staged)),
+        "credits": ("<!-- credits -->", lambda: credits(root)),
     }
     changed = []
     for page, (marker, part) in parts.items():
         path = staged / "book" / f"{page}.md"
-        before = path.read_text(encoding="utf-8")
-        after = before.replace(marker, part)
-        if after != before:
-            path.write_text(after, encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if marker in text:
+            path.write_text(text.replace(marker, part()), encoding="utf-8")
             changed.append(path)
     return changed
 
