@@ -1,0 +1,81 @@
+"""The definition of an optimal mechanism, written out without any simplification.
+
+Slow on purpose: every expert, every told and played effort and **every** map from seen to reported
+signal is one constraint, decisions are variables, nothing is presolved. It is the oracle of the
+tests and the peer of the benchmark, and shares no code with :mod:`.program`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from .problem import HiringProblem
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Optimal value with the size of the program that found it."""
+
+    value: float
+    n_rows: int
+
+
+def count_rows(problem: HiringProblem) -> int:
+    """Inequality rows of the definition: report maps per told and played effort, and caps."""
+    maps = sum(k * k * m**m for k, m in zip(problem.n_actions, problem.n_signals, strict=True))
+    return maps + problem.n_agents * problem.kernel.size
+
+
+def solve_definition(problem: HiringProblem) -> Definition:
+    """Optimal value by enumeration of report maps, with cvxpy.
+
+    Parameters
+    ----------
+    problem : HiringProblem
+        Small: expert i brings ``k_i ** 2 * m_i ** m_i`` constraints.
+
+    Returns
+    -------
+    Definition
+    """
+    import cvxpy as cp
+
+    P, n = problem.kernel, problem.n_agents
+    profiles, reports = list(np.ndindex(problem.n_actions)), list(np.ndindex(problem.n_signals))
+    shape = (len(profiles), len(reports), problem.n_states)
+    mu = cp.Variable(len(profiles), nonneg=True)
+    y = [cp.Variable((len(reports), len(problem.utility)), nonneg=True) for _ in profiles]
+    x = [cp.Variable(int(np.prod(shape)), nonneg=True) for _ in range(n)]
+    p = P.reshape(shape)
+    profile_of_cell = np.repeat(np.arange(len(profiles)), shape[1] * shape[2])
+    rules = [cp.sum(mu) == 1]
+    value = -sum(p.ravel() @ xi for xi in x)
+    for b in range(len(profiles)):
+        rules.append(cp.sum(y[b], axis=1) == mu[b])
+        value += cp.sum(cp.multiply(p[b] @ problem.utility.T, y[b]))
+    for i in range(n):
+        rules.append(x[i] <= problem.payment_cap * mu[profile_of_cell])
+        rows, costs = [], []
+        for told, played in product(range(problem.n_actions[i]), repeat=2):
+            for phi in product(range(problem.n_signals[i]), repeat=problem.n_signals[i]):
+                pay, cost = np.zeros(shape), np.zeros(len(profiles))
+                for b, profile in enumerate(profiles):
+                    if profile[i] != told:
+                        continue
+                    cost[b] = problem.costs[i][told] - problem.costs[i][played]
+                    other = profiles.index((*profile[:i], played, *profile[i + 1 :]))
+                    pay[b] -= p[b]
+                    for s, seen in enumerate(reports):
+                        said = reports.index((*seen[:i], phi[seen[i]], *seen[i + 1 :]))
+                        pay[b, said] += p[other, s]
+                rows.append(pay.ravel())
+                costs.append(cost)
+        rules.append(np.array(rows) @ x[i] + np.array(costs) @ mu <= 0)
+    program = cp.Problem(cp.Maximize(value), rules)
+    program.solve(solver=cp.HIGHS)
+    if program.status != cp.OPTIMAL:
+        raise RuntimeError(f"the solver stopped with status {program.status}")
+    return Definition(float(program.value), count_rows(problem))
