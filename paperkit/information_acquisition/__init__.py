@@ -36,6 +36,17 @@ from .instances import (
     shared_noise_instance,
     twin_instance,
 )
+from .online import (
+    RunResult,
+    confidence_multiplier,
+    estimate_costs,
+    explore,
+    explore_then_commit,
+    kernel_intervals,
+    match_rules,
+    simulate,
+    worst_case_gain,
+)
 from .problem import HiringProblem, Mechanism
 from .program import (
     KernelIntervals,
@@ -52,6 +63,7 @@ __all__ = [
     "HiringProblem",
     "KernelIntervals",
     "Mechanism",
+    "RunResult",
     "SparseLP",
     "Strategy",
     "TwinLadder",
@@ -59,9 +71,15 @@ __all__ = [
     "best_response_dynamics",
     "build_lp",
     "classifier_instance",
+    "confidence_multiplier",
     "deviation_gains",
+    "estimate_costs",
+    "explore",
+    "explore_then_commit",
     "fixed_mechanism",
+    "kernel_intervals",
     "largest_gain",
+    "match_rules",
     "minimum_payment",
     "obedience",
     "optimal_mechanism",
@@ -70,6 +88,7 @@ __all__ = [
     "pure_equilibria",
     "separate_noise_instance",
     "shared_noise_instance",
+    "simulate",
     "smallest_cap",
     "solve_definition",
     "total_variation",
@@ -77,4 +96,5 @@ __all__ = [
     "twin_ladder",
     "uncorrelated_mechanism",
     "v_shaped_rule",
+    "worst_case_gain",
 ]

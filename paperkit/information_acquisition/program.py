@@ -137,11 +137,12 @@ class _Rows:
     def block(self, name: str, n_rows: int, *entries: tuple[Array, Array, Array]) -> None:
         """Add ``n_rows`` rows; each entry is (row within the block, column, value), broadcast."""
         for row, col, val in entries:
-            row, col, val = np.broadcast_arrays(row, col, val)
-            keep = val.ravel() != 0
-            self.rows.append(row.ravel()[keep] + self.n)
-            self.cols.append(col.ravel()[keep])
-            self.vals.append(val.ravel()[keep])
+            shape = np.broadcast_shapes(row.shape, col.shape, val.shape)
+            row, col, val = (np.broadcast_to(part, shape).ravel() for part in (row, col, val))
+            keep = val != 0
+            self.rows.append(row[keep] + self.n)
+            self.cols.append(col[keep])
+            self.vals.append(val[keep])
         self.slices[name] = slice(self.n, self.n + n_rows)
         self.n += n_rows
 
@@ -287,7 +288,7 @@ def _offdiagonal(n_blocks: int, m: int) -> Array:
     """Row numbers (n_blocks, m, m) of the pairs s != s', -1 on the diagonal."""
     index = np.full((n_blocks, m, m), -1)
     off = ~np.eye(m, dtype=bool)
-    index[:, off] = np.arange(n_blocks * m * (m - 1)).reshape(n_blocks, -1)
+    index[:, off] = np.arange(n_blocks * m * (m - 1)).reshape(n_blocks, m * (m - 1))
     return index
 
 
