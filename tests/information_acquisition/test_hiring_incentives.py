@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from test_program import enumerated_gain, random_shared
+from hiring_instances import enumerated_gain, random_shared
 
 from paperkit.information_acquisition import (
     Strategy,

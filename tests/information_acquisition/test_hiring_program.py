@@ -1,7 +1,6 @@
-from itertools import product
-
 import numpy as np
 import pytest
+from hiring_instances import enumerated_gain, random_shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
@@ -17,7 +16,6 @@ from paperkit.information_acquisition import (
     predicted_nonzeros,
     principal_value,
     separate_noise_instance,
-    shared_noise_instance,
     smallest_cap,
     solve_definition,
     total_variation,
@@ -87,14 +85,6 @@ def test_payments_grow_without_a_cap():
     assert optimal_mechanism(twin_instance(0.75, 0.08, 1e4)).value == pytest.approx(0.59, abs=1e-5)
 
 
-def random_shared(seed, n, k, m):
-    rng = np.random.default_rng(seed)
-    accuracies = [np.sort(np.r_[0, rng.uniform(0.6, 0.97, k - 1)]) for _ in range(n)]
-    costs = [np.sort(np.r_[0, rng.uniform(0.005, 0.03, k - 1)]) for _ in range(n)]
-    source = 0.75 * np.eye(m)[:, [0, m - 1]] + 0.25 * rng.dirichlet(np.ones(m), 2).T
-    return shared_noise_instance(accuracies, costs, source, [0.45, 0.55], 0.8)
-
-
 ORACLE = [(0, 2, 2, 2), (1, 2, 2, 2), (2, 2, 3, 2), (3, 2, 2, 3), (4, 2, 3, 3), (5, 3, 2, 2)]
 ORACLE += [(6, 1, 3, 3), (7, 1, 4, 2)]
 
@@ -106,24 +96,6 @@ def test_equals_the_definition(seed, n, k, m):
     assert best.expected_payments(problem).sum() > 1e-4  # otherwise equality means nothing
     assert best.value == pytest.approx(solve_definition(problem).value, abs=1e-7)
     assert enumerated_gain(problem, best) <= 1e-8
-
-
-def enumerated_gain(problem, mechanism):
-    """Largest gain over all (told, played, report map), from the definition."""
-    n, worst = problem.n_agents, -np.inf
-    mu = mechanism.recommendation.reshape(problem.n_actions + (1,) * (n + 1))
-    for i in range(n):
-        k, m = problem.n_actions[i], problem.n_signals[i]
-        pay = mu * mechanism.payments[i]
-        told_mu = mechanism.recommendation.sum(axis=tuple(j for j in range(n) if j != i))
-        for told, played in product(range(k), repeat=2):
-            truth = (problem.kernel * pay).take(told, axis=i).sum()
-            for phi in product(range(m), repeat=m):
-                lied = pay.take(told, axis=i).take(phi, axis=n - 1 + i)
-                gets = (problem.kernel.take(played, axis=i) * lied).sum()
-                saved = problem.costs[i][told] - problem.costs[i][played]
-                worst = max(worst, gets - truth + told_mu[told] * saved)
-    return worst
 
 
 @pytest.mark.parametrize(("n", "k", "m"), [(2, 2, 2), (3, 2, 2), (2, 3, 2), (2, 2, 4), (4, 2, 2)])
