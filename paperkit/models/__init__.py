@@ -18,6 +18,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from paperkit.models.encoder import SentenceEncoder, load_sentence_encoder
+    from paperkit.models.language import Generations, generate, sequence_logprobs
     from paperkit.models.loading import (
         LanguageModel,
         ModelCorrupt,
@@ -26,27 +28,58 @@ if TYPE_CHECKING:
         load_language_model,
         warm_cache,
     )
+    from paperkit.models.mixture import GaussianMixture
     from paperkit.models.prefix_tree import PrefixTreeScorer, TokenCounts
+    from paperkit.models.text import chat_prompt, distinct_n, encode_pair, pad_pairs
+    from paperkit.models.training import History, load_checkpoint, save_checkpoint, train
 
 _HOME = {
+    "GaussianMixture": "mixture",
+    "Generations": "language",
+    "History": "training",
     "LanguageModel": "loading",
     "ModelCorrupt": "loading",
     "ModelNotInstalled": "loading",
     "PrefixTreeScorer": "prefix_tree",
+    "SentenceEncoder": "encoder",
     "TokenCounts": "prefix_tree",
     "as_language_model": "loading",
+    "chat_prompt": "text",
+    "distinct_n": "text",
+    "encode_pair": "text",
+    "generate": "language",
+    "load_checkpoint": "training",
     "load_language_model": "loading",
+    "load_sentence_encoder": "encoder",
+    "pad_pairs": "text",
+    "save_checkpoint": "training",
+    "sequence_logprobs": "language",
+    "train": "training",
     "warm_cache": "loading",
 }
 
 __all__ = [
+    "GaussianMixture",
+    "Generations",
+    "History",
     "LanguageModel",
     "ModelCorrupt",
     "ModelNotInstalled",
     "PrefixTreeScorer",
+    "SentenceEncoder",
     "TokenCounts",
     "as_language_model",
+    "chat_prompt",
+    "distinct_n",
+    "encode_pair",
+    "generate",
+    "load_checkpoint",
     "load_language_model",
+    "load_sentence_encoder",
+    "pad_pairs",
+    "save_checkpoint",
+    "sequence_logprobs",
+    "train",
     "warm_cache",
 ]
 

@@ -23,6 +23,7 @@ import copy
 import hashlib
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import os
 import shutil
@@ -157,6 +158,12 @@ class LanguageModel:
     def text_config(self) -> Any:
         """The configuration of the text decoder."""
         return self.model.config.get_text_config(decoder=True)
+
+
+def forward_parameters(model: Any) -> set[str]:
+    """Return the names that a model's ``forward`` takes, looking inside an adapter wrapper."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return set(inspect.signature(inner.forward).parameters)
 
 
 # --- packages and their files --------------------------------------------------------------
@@ -367,7 +374,7 @@ def load_language_model(
     location: str | Path
     model: Any
     if source == "wheel":
-        name = _packaged_name(name, LANGUAGE_MODELS)
+        name = packaged_name(name, LANGUAGE_MODELS)
         location, label = converted_folder(name), LANGUAGE_MODELS[name].label
     elif source == "hub":
         key = ALIASES.get(name, name)
@@ -392,7 +399,8 @@ def load_language_model(
     return LanguageModel(model.to(device).eval(), tokenizer, label)
 
 
-def _packaged_name(name: str, packages: dict[str, Package]) -> str:
+def packaged_name(name: str, packages: dict[str, Package]) -> str:
+    """Return the key of a packaged model, or raise ValueError with the known names."""
     key = ALIASES.get(name, name)
     if key not in packages:
         raise ValueError(

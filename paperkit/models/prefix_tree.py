@@ -19,7 +19,6 @@ vocabulary projection runs at the positions whose log-probabilities are wanted, 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from paperkit.models.loading import LanguageModel, as_language_model
+from paperkit.models.loading import LanguageModel, as_language_model, forward_parameters
 from paperkit.models.text import Prompt, check_ids, token_ids
 
 # a sequence, a position in it, and the tokens whose log-probability after that position is wanted
@@ -341,12 +340,8 @@ class PrefixTreeScorer:
     def _probe(self) -> bool:
         """Compare the tree with plain passes on six short sequences with shared beginnings."""
         model = self.lm.model
-        names = set(inspect.signature(model.forward).parameters)
         needed = {"attention_mask", "position_ids", "past_key_values", "logits_to_keep"}
-        # a peft wrapper passes everything on under **kwargs: ask the model inside
-        if hasattr(model, "get_base_model"):
-            names = set(inspect.signature(model.get_base_model().forward).parameters)
-        if not needed <= names:
+        if not needed <= forward_parameters(model):
             return False
         if getattr(model.config, "_attn_implementation", "eager") not in ("eager", "sdpa"):
             return False
