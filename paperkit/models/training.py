@@ -141,13 +141,13 @@ def train(
         "shapes": [list(p.shape) for p in targets],
     }
     _check_settings(targets, settings, every)
-    update = OPTIMIZERS[optimizer](targets, lr=learning_rate, weight_decay=weight_decay)  # type: ignore[call-arg]
+    update = OPTIMIZERS[optimizer](targets, lr=learning_rate, weight_decay=weight_decay)
     rates = _schedule(schedule, update, n_steps, learning_rate)
     averages: Any = None
     if ema_decay is not None:
         from diffusers.training_utils import EMAModel
 
-        averages = EMAModel(targets, decay=ema_decay)  # type: ignore[arg-type]
+        averages = EMAModel(targets, decay=ema_decay)
     generator = torch.Generator(device=targets[0].device).manual_seed(seed)
     run = _Run(targets, update, rates, averages, generator, settings)
     # dropout draws from the global generators: seed them, and give them back afterwards
