@@ -27,6 +27,7 @@ from paperkit.unsupervised_pretraining.factor import (
     downstream_excess,
     excess_risk,
     factor_sweep,
+    fit_factor_analysis,
     fit_factors,
     fit_ppca,
     gaussian_risk,
@@ -36,6 +37,7 @@ from paperkit.unsupervised_pretraining.factor import (
     regress_on_subspace,
     representation_excess,
     sample_second_moments,
+    subspace_excess,
 )
 from paperkit.unsupervised_pretraining.mixture import (
     MixtureFit,
@@ -77,6 +79,7 @@ __all__ = [
     "encoder_excess",
     "excess_risk",
     "factor_sweep",
+    "fit_factor_analysis",
     "fit_factors",
     "fit_linear_encoder",
     "fit_mixture",
@@ -102,6 +105,7 @@ __all__ = [
     "responsibilities",
     "sample_pairs",
     "sample_second_moments",
+    "subspace_excess",
     "symmetric_excess",
     "tanh_information",
     "theorem_bound",

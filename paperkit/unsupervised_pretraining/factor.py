@@ -168,7 +168,7 @@ class FactorTask:
         return self.head_variance / self.squared_bayes_risk
 
     def law(self, m: Any, n: Any) -> FloatArray:
-        """First-order excess (d - r) Q / m + tau^2 r / (n - r - 1); arrays broadcast, inf allowed."""
+        """First-order excess (d - r) Q / m + tau^2 r / (n - r - 1); arrays broadcast."""
         m_, n_, r = np.asarray(m, float), np.asarray(n, float), self.n_factors
         if (m_ < 1).any():
             raise ValueError("m must be at least 1")
@@ -287,7 +287,7 @@ def fit_factors(X: Any, n_factors: int, noise_variance: float = 1.0) -> FloatArr
 
 
 def predictor_weights(loadings: Any, coefficients: Any) -> FloatArray:
-    """Weights Sigma^{-1} B beta (..., d) of ``x -> beta^T E[z | x]``, B (..., d, r), beta (..., r)."""
+    """Weights Sigma^{-1} B beta (..., d) of ``x -> beta^T E[z | x]``, beta (..., r)."""
     b = float_array("loadings", loadings)
     beta = float_array("coefficients", coefficients)
     inner = np.eye(b.shape[-1]) + np.swapaxes(b, -1, -2) @ b  # (..., r, r)
@@ -356,16 +356,61 @@ def regress_on_subspace(subspaces: Any, moments: Any, cross: Any) -> FloatArray:
     return (u @ np.linalg.pinv(inner, rcond=1e-12, hermitian=True) @ right)[..., 0]
 
 
-def representation_excess(task: FactorTask, subspaces: Any) -> FloatArray:
-    """Excess squared risk at n = infinity of the best predictor that sees x only through x @ U.
+def subspace_excess(covariance: Any, cross: Any, subspaces: Any) -> FloatArray:
+    """Excess squared risk at n = infinity of the best linear predictor through ``x @ U``.
 
-    ``subspaces`` has shape (..., d, k); any basis of the same subspace gives the same number.
+    Works for any second moments: ``covariance`` (d, d) of x, ``cross`` (d,) the mean of x y,
+    ``subspaces`` (..., d, k); any basis of the same subspace gives the same number, shape (...).
     """
+    sigma = float_array("covariance", covariance, ndim=2)
     u = float_array("subspaces", subspaces)
-    if u.shape[-2] != task.dimension:
-        raise ValueError(f"subspaces must have shape (..., {task.dimension}, k), got {u.shape}")
-    cross = task.loadings @ task.coefficients
-    return excess_risk(task, regress_on_subspace(u, task.covariance, cross))
+    if u.ndim < 2 or u.shape[-2] != len(sigma):
+        raise ValueError(f"subspaces must have shape (..., {len(sigma)}, k), got {u.shape}")
+    gap = regress_on_subspace(u, sigma, cross) - np.linalg.solve(sigma, cross)
+    return np.einsum("...i,ij,...j->...", gap, sigma, gap)
+
+
+def representation_excess(task: FactorTask, subspaces: Any) -> FloatArray:
+    """Excess squared risk of a task at n = infinity, given the subspaces (..., d, k) that are kept."""
+    return subspace_excess(task.covariance, task.loadings @ task.coefficients, subspaces)
+
+
+def fit_factor_analysis(
+    second_moment: Any, n_factors: int, *, tol: float = 1e-7, max_iter: int = 2000
+) -> tuple[FloatArray, FloatArray]:
+    """Maximum-likelihood factor analysis (one noise variance a coordinate) of a second moment.
+
+    scikit-learn's ``FactorAnalysis`` does the work. Its likelihood sees the rows only through
+    their second moment, so it is given 2 d rows that have exactly this one and mean zero: the
+    cost does not depend on the number of observations.
+
+    Parameters
+    ----------
+    second_moment : ndarray, shape (d, d)
+        Positive definite. Pass a covariance to centre.
+    n_factors : int
+        From 1 to d - 1.
+
+    Returns
+    -------
+    loadings : ndarray, shape (d, n_factors)
+    noise : ndarray, shape (d,)
+    """
+    from sklearn.decomposition import FactorAnalysis
+
+    moment = float_array("second_moment", second_moment, ndim=2)
+    d = len(moment)
+    if moment.shape != (d, d) or not np.allclose(moment, moment.T):
+        raise ValueError(f"second_moment must be square and symmetric, got {moment.shape}")
+    if not 1 <= count("n_factors", n_factors) < d:
+        raise ValueError(f"n_factors must be in 1..d-1 = 1..{d - 1}, got {n_factors}")
+    try:
+        root = np.linalg.cholesky(moment).T * np.sqrt(d)
+    except np.linalg.LinAlgError:
+        raise ValueError("second_moment must be positive definite: too few rows?") from None
+    model = FactorAnalysis(n_factors, svd_method="lapack", tol=tol, max_iter=max_iter)
+    model.fit(np.vstack([root, -root]))
+    return model.components_.T, model.noise_variance_
 
 
 def pretraining_draws(
