@@ -8,6 +8,7 @@ small functions at the top make one number and its `paperkit.claims.Interval`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def chain(
 def chain_order(terms: dict[str, FloatArray]) -> Interval:
     """Smallest ratio of a term to the one before it (>= 1: the order holds); range over draws."""
     names = ("excess", "law_xy", "law_xz", "law_x")
-    ratios = np.stack([terms[b] / terms[a] for a, b in zip(names, names[1:], strict=False)])
+    ratios = np.stack([terms[b] / terms[a] for a, b in pairwise(names)])
     smallest = ratios.min(axis=(0, 2))  # worst link and worst m of each draw
     return Interval(
         float(smallest.min()),
@@ -161,9 +162,9 @@ def head_term(
         np.linalg.qr(task.loadings)[0], (n_draws, task.dimension, task.n_factors)
     )
     columns = [
-        factor.downstream_excess(
-            task, n, n_draws, rng, methods=("pretrained",), subspaces=truth
-        )["pretrained"]
+        factor.downstream_excess(task, n, n_draws, rng, methods=("pretrained",), subspaces=truth)[
+            "pretrained"
+        ]
         for n in n_values
     ]
     return np.stack(columns, axis=1)
@@ -215,8 +216,12 @@ def smallest_gain(frame: pd.DataFrame, rng: np.random.Generator) -> Interval:
                 ratios.append((block[method].to_numpy(), block["pretrained"].to_numpy()))
     baseline, own = min(ratios, key=lambda pair: pair[0].mean() / pair[1].mean())
     return bootstrap(
-        lambda a, b: a.mean() / b.mean(), baseline, own, n_draws=N_BOOT, method="percentile",
-        rng=rng
+        lambda a, b: a.mean() / b.mean(),
+        baseline,
+        own,
+        n_draws=N_BOOT,
+        method="percentile",
+        rng=rng,
     )
 
 
@@ -396,8 +401,10 @@ def envelope_slope(m_values: Any, draws: FloatArray, rng: np.random.Generator) -
 
 def bbp_slope(m_values: Any, dimension: int) -> float:
     """The same slope for the asymptotic curve on the same grid."""
-    top = [theory.worst_signal_excess(signal_grid(m, dimension), m, dimension).max() for m in
-    m_values] return float(np.polyfit(np.log(m_values), np.log(top), 1)[0])
+    top = [
+        theory.worst_signal_excess(signal_grid(m, dimension), m, dimension).max() for m in m_values
+    ]
+    return float(np.polyfit(np.log(m_values), np.log(top), 1)[0])
 
 
 # ---------------------------------------------------------------------------------------- mixtures
@@ -653,7 +660,8 @@ def wrong_noise(
 ) -> dict[str, Any]:
     """Excess at n = infinity of the equal-noise and the right model: draws (S, M) and the limit."""
     covariance, cross, _ = hot_world(hot)
-    equal, right = [], []
+    equal: list[FloatArray] = []
+    right: list[FloatArray] = []
     for m in m_values:
         moments = factor.sample_second_moments(covariance, m, n_draws, rng)
         for result, subspaces in ((equal, ppca_subspaces), (right, factor_analysis_subspaces)):
@@ -726,12 +734,14 @@ def bfi_difference(
 
 def linear_digits(splits: Sequence[int], n: int, **settings: Any) -> pd.DataFrame:
     """Accuracy of three linear routes on the digits over fixed splits."""
-    return pd.DataFrame([{"split": k, "n": n, **real.linear_digits(k, n, **settings)} for k in
-    splits])
+    return pd.DataFrame(
+        [{"split": k, "n": n, **real.linear_digits(k, n, **settings)} for k in splits]
+    )
 
 
-def probe_table(features: dict[int, FloatArray], split: int, n_values: Sequence[int]) ->
-pd.DataFrame:
+def probe_table(
+    features: dict[int, FloatArray], split: int, n_values: Sequence[int]
+) -> pd.DataFrame:
     """Probe accuracies of encoders (m to features of all digits) on one split, over label draws.
 
     Columns split, m, n, draw, accuracy; m = 0 is logistic regression on the pixels. Encoders are
@@ -765,8 +775,9 @@ def digits_difference(
     part = table[table.n == n].groupby(["split", "method"])["accuracy"].mean().unstack()
     difference = (part[first] - part[second]).dropna().to_numpy()
     if len(difference) < 3:
-        raise ValueError(f"need at least 3 splits with both methods at n={n}, got
-        {len(difference)}")
+        raise ValueError(
+            f"need at least 3 splits with both methods at n={n}, got {len(difference)}"
+        )
     half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / len(difference) ** 0.5
     mean = float(difference.mean())
     return Interval(mean, mean - half, mean + half, 0.95, len(difference), "Student, over splits")

@@ -177,7 +177,7 @@ def bfi_split(
 
     table = load_bfi()
     if target not in table:
-        raise ValueError(f"target must be one of {', '.join(table)}, got {target!r}")
+        raise ValueError(f"target must be one of {', '.join(map(str, table))}, got {target!r}")
     if max(m_values) > 1436 or max(n_values) > min(1436, len(table)):
         raise ValueError("m and n can be at most 1436")
     y, X = table[target].to_numpy(), table.drop(columns=target).to_numpy()
