@@ -69,7 +69,7 @@ def _loss_and_gradient(
 
 
 def fit_linear_encoder(
-    X: Any, X_pair: Any, sign: Any, rank: int, *, max_iter: int = 200
+    X: Any, X_pair: Any, sign: Any, rank: int, *, max_iter: int = 200, gtol: float = 1e-7
 ) -> FloatArray:
     """Maximum-likelihood linear encoder from signed pairs, shape (rank, d), up to a rotation.
 
@@ -93,7 +93,7 @@ def fit_linear_encoder(
 
     result = optimize.minimize(
         objective, start.ravel(), jac=True, method="L-BFGS-B",
-        options={"maxiter": max_iter, "gtol": 1e-7, "ftol": 1e-14},
+        options={"maxiter": max_iter, "gtol": gtol, "ftol": 1e-14},
     )  # fmt: skip
     if result.nit >= max_iter:
         warnings.warn(f"L-BFGS stopped after {max_iter} steps", ConvergenceWarning, stacklevel=2)

@@ -521,8 +521,6 @@ def factor_sweep(
     pandas.DataFrame
         Columns m, n, method, draw, excess.
     """
-    from paperkit.sweeps import sweep
-
     for method in methods:
         one_of("methods", method, METHODS)
     m_values = [count("m_values", m) for m in m_values]
@@ -533,5 +531,7 @@ def factor_sweep(
         for n in n_values:
             kept = tuple(k for k in methods if k != "ols" or n > task.dimension + 1)
             cases.append({"task": task, "m": m, "n": n, "n_draws": n_draws, "methods": kept})
+    from paperkit.sweeps import sweep
+
     frame = sweep(factor_cell, cases, seeds=(seed,), description="excess over (m, n)")
     return frame[["m", "n", "method", "draw", "excess"]]

@@ -1,0 +1,321 @@
+"""Break the method on purpose: each mutation must turn the claim it belongs to red.
+
+Every case first measures the intact method at a reduced size (the claim holds), then the mutant with
+the same seed (the claim fails), both through the functions that the notebooks call.
+"""
+
+import numpy as np
+import pytest
+
+from paperkit import claims
+from paperkit.unsupervised_pretraining import (
+    contrastive,
+    contrastive_excess,
+    counterexamples,
+    experiments,
+    factor,
+    mixture,
+    real,
+    theory,
+)
+
+LEDGER = claims.chapter("unsupervised_pretraining")
+
+
+def held(claim, found):
+    if isinstance(found, claims.Interval):
+        return LEDGER.judge(claim, found.estimate, interval=found).held
+    return LEDGER.judge(claim, found).held
+
+
+def rng():
+    return np.random.default_rng(11)
+
+
+def both(claim, measure, mutate, monkeypatch):
+    """The claim holds, and no longer does after ``mutate(monkeypatch)``."""
+    assert held(claim, measure()) is True
+    mutate(monkeypatch)
+    assert held(claim, measure()) is False
+
+
+M_VALUES = [1000, 10_000, 100_000]
+
+
+def joint_slope():
+    task, draws = experiments.base_task(), rng()
+    terms = experiments.chain(task, M_VALUES, 60, draws)
+    return experiments.slope(M_VALUES, terms["hellinger_xz"], draws)
+
+
+def test_chain_without_rotation_alignment(monkeypatch):
+    both(
+        "c1-slope-joint",
+        joint_slope,
+        lambda patch: patch.setattr(theory, "align", lambda loadings, reference: loadings),
+        monkeypatch,
+    )
+
+
+def kappa():
+    task, draws = experiments.base_task(), rng()
+    return experiments.kappa_ratio(
+        task, experiments.chain(task, [10_000, 100_000], 40, draws), [10_000, 100_000]
+    )
+
+
+def test_informativeness_without_rotation_alignment(monkeypatch):
+    both(
+        "c1-kappa",
+        kappa,
+        lambda patch: patch.setattr(theory, "align", lambda loadings, reference: loadings),
+        monkeypatch,
+    )
+
+
+def m_slope():
+    draws = rng()
+    found = experiments.pretraining_term(experiments.base_task(), M_VALUES, 200, draws)
+    return experiments.slope(M_VALUES, found, draws)
+
+
+def random_subspaces(task, m, n_draws, rng, **_):
+    return np.linalg.qr(rng.standard_normal((n_draws, task.dimension, task.n_factors)))[0]
+
+
+def labelled_rows_only(task, m, n_draws, rng, **_):
+    moments = factor.sample_second_moments(task.covariance, 100, n_draws, rng)
+    return np.linalg.eigh(moments)[1][..., -task.n_factors :]
+
+
+@pytest.mark.parametrize("mutant", [random_subspaces, labelled_rows_only])
+def test_pretraining_that_ignores_the_unlabelled_rows(mutant, monkeypatch):
+    both(
+        "c2-slope-m",
+        m_slope,
+        lambda patch: patch.setattr(factor, "pretraining_draws", mutant),
+        monkeypatch,
+    )
+
+
+def gain():
+    draws = rng()
+    frame = experiments.against_baselines(experiments.base_task(), 100_000, [50, 100], 60, draws)
+    return experiments.smallest_gain(frame, draws)
+
+
+def test_no_gain_without_unlabelled_rows(monkeypatch):
+    both(
+        "c3-gain",
+        gain,
+        lambda patch: patch.setattr(factor, "pretraining_draws", random_subspaces),
+        monkeypatch,
+    )
+
+
+def test_no_gain_gap_in_a_large_dimension(monkeypatch):
+    task = experiments.base_task
+
+    def larger(patch):
+        patch.setattr(experiments, "base_task", lambda dimension: task(dimension=40))
+
+    both("c3-control", lambda: experiments.advantage_without_gap(400, rng()), larger, monkeypatch)
+
+
+def test_crossover_with_the_wrong_price_of_a_direction(monkeypatch):
+    def mutate(patch):
+        wrong = property(lambda task: float((task.coefficients**2 / (1 + task.signal)).sum()))
+        patch.setattr(factor.FactorTask, "head_variance", wrong)
+
+    both("c4-crossover", lambda: experiments.crossover_deviation(60, rng())[0], mutate, monkeypatch)
+
+
+def test_rank_growth_vanishes_at_fixed_head_norm(monkeypatch):
+    both(
+        "c5-rank",
+        lambda: experiments.complexity_rank(200, rng())[0],
+        lambda patch: patch.setattr(
+            experiments, "rank_coefficients", lambda r: np.full(r, 0.5 / np.sqrt(r))
+        ),
+        monkeypatch,
+    )
+
+
+def envelope():
+    draws, m_values = rng(), [800, 8000, 80_000]
+    found = experiments.worst_signal(m_values, 80, 12, draws)
+    return experiments.envelope_slope(m_values, found, draws)
+
+
+def test_fixed_signal_has_no_root_rate(monkeypatch):
+    both(
+        "c6-slope",
+        envelope,
+        lambda patch: patch.setattr(
+            experiments, "signal_grid", lambda m, dimension: np.full(12, 2.0)
+        ),
+        monkeypatch,
+    )
+
+
+def component_slope():
+    draws, m_values = rng(), [1000, 3000, 10_000]
+    found = experiments.component_regret(4, m_values, 12, draws)
+    return experiments.slope(m_values, found, draws)
+
+
+def test_components_that_start_together_never_split(monkeypatch):
+    both(
+        "c7-components",
+        component_slope,
+        lambda patch: patch.setattr(
+            experiments, "start_means", lambda task: np.tile(task.means.mean(0), (4, 1))
+        ),
+        monkeypatch,
+    )
+
+
+def needed_kappa():
+    m_values = [400, 3200]
+    found = experiments.worst_separation(m_values, 20, 40, rng())
+    return experiments.kappa_normalised(m_values, 20, found)
+
+
+def test_bound_without_kappa_grows(monkeypatch):
+    both(
+        "c8-kappa",
+        needed_kappa,
+        lambda patch: patch.setattr(mixture, "tanh_information", lambda s: 1.0),
+        monkeypatch,
+    )
+
+
+def voting():
+    table = experiments.voting_table((2, 4), (100, 400, 1600))
+    return float((table["ratio"] / experiments.voting_constant() - 1).abs().max())
+
+
+def test_ties_counted_as_right(monkeypatch):
+    real_binom = mixture.stats.binom
+
+    class NoTies:
+        cdf = staticmethod(real_binom.cdf)
+
+        @staticmethod
+        def pmf(k, n, p):
+            # The tie term is the only call in which p is an array.
+            return real_binom.pmf(k, n, p) * (0.0 if np.ndim(p) else 1.0)
+
+    class Patched:
+        binom = NoTies
+        norm = mixture.stats.norm
+
+    both("c9-constant", voting, lambda patch: patch.setattr(mixture, "stats", Patched), monkeypatch)
+
+
+def contrastive_slope():
+    draws, m_values = rng(), [2000, 10_000]
+    found = experiments.linear_contrastive(m_values, 60, draws)
+    return experiments.slope(m_values, found, draws)
+
+
+def test_shuffled_signs_teach_nothing(monkeypatch):
+    sample = contrastive.sample_pairs
+
+    def shuffled(weights, m, rng):
+        X, X_pair, sign = sample(weights, m, rng)
+        return X, X_pair, rng.permutation(sign)
+
+    both(
+        "c10-slope",
+        contrastive_slope,
+        lambda patch: patch.setattr(contrastive, "sample_pairs", shuffled),
+        monkeypatch,
+    )
+    found = experiments.linear_contrastive([2000], 5, rng())
+    assert (found > 10 * contrastive_excess(1.0, 10, [0.5, 0.5], 2000)).all()
+
+
+def test_informative_world_is_not_flat():
+    """The claim of no help must fail where the unlabelled law does know the representation."""
+
+    def ratio(signal):
+        draws = rng()
+        large, small = (
+            counterexamples.broken_invariance_excess(m, signal, 10, 400, draws)
+            for m in (10**6, 1000)
+        )
+        return experiments.flat_ratio(large, small, draws)
+
+    assert held("c11-invariance", ratio([3.0, 3.0])) is True
+    assert held("c11-invariance", ratio([6.0, 1.0])) is False
+
+
+def test_two_squares_at_a_tiny_tilt_stay_unknown():
+    assert held("c11-control", counterexamples.two_squares_excess(1000, 0.3)) is True
+    assert held("c11-control", counterexamples.two_squares_excess(1000, 0.003)) is False
+
+
+def test_floored_likelihood_recovers():
+    erm = counterexamples.coin_excess(1000, 0.01, rule="erm")
+    plain = counterexamples.coin_excess(1000, 0.01)
+    floored = counterexamples.coin_excess(1000, 0.01, likelihood_floor=0.01)
+    assert held("c12-gap", plain - erm) is True
+    assert held("c12-gap", floored - erm) is False
+
+
+def right_model():
+    draws, m_values = rng(), [500, 4000]
+    found = experiments.wrong_noise(3.0, m_values, 25, draws)
+    return experiments.slope(m_values, found["right"], draws)
+
+
+def test_principal_components_in_place_of_factor_analysis(monkeypatch):
+    both(
+        "c13-right-model",
+        right_model,
+        lambda patch: patch.setattr(
+            experiments, "factor_analysis_subspaces", experiments.ppca_subspaces
+        ),
+        monkeypatch,
+    )
+
+
+def test_diagonal_covariance_loses_the_penguins():
+    draws = rng()
+    seeds = range(20)
+    tied = experiments.penguin_curves(seeds, m_values=(160,))
+    diagonal = experiments.penguin_curves(seeds, m_values=(160,), covariance="diag")
+    assert held("c14-gain", experiments.penguin_gain(tied, draws)) is True
+    assert held("c14-gain", experiments.penguin_gain(diagonal, draws)) is False
+
+
+def test_one_factor_is_not_five():
+    draws = rng()
+
+    def difference(**settings):
+        frame = experiments.bfi_curves(range(8), n_values=(50,), m_values=(1436,), **settings)
+        return experiments.bfi_difference(frame, ("factors", 1436), ("ridge", 0), 50, draws)
+
+    assert held("c15-gain-50", difference(n_label_draws=4)) is True
+    assert held("c15-gain-50", difference(n_factors=1)) is False
+
+
+def test_real_procedures_never_see_test_rows(monkeypatch):
+    """Scrambling the test rows' measurements must not change what was fitted."""
+    X, y = real.load_penguins()
+    rng_ = np.random.default_rng(0)
+    fitted = []
+    original = real.mixture_predictions
+
+    def spy(unlabelled, labelled, names, X_test, **settings):
+        fitted.append({tuple(row) for row in np.vstack([unlabelled, labelled])})
+        fitted.append({tuple(row) for row in X_test})
+        return original(unlabelled, labelled, names, X_test, **settings)
+
+    monkeypatch.setattr(real, "mixture_predictions", spy)
+    real.penguin_split(rng_)
+    seen, test = fitted
+    assert not seen & test
+    assert len(test) + len(seen) <= len(X)
+    assert len(y) == 342

@@ -1,0 +1,85 @@
+"""Real data: shapes, splits without overlap, images."""
+
+import numpy as np
+import pytest
+import torch
+
+from paperkit.unsupervised_pretraining import images, real
+
+
+def test_tables():
+    X, y = real.load_penguins()
+    assert X.shape == (342, 4)
+    assert np.bincount(y).tolist() == [151, 68, 123]
+    bfi = real.load_bfi()
+    assert bfi.shape == (2436, 25)
+    assert bfi.isin(range(1, 7)).all(axis=None)
+    X, y = real.load_digits()
+    assert X.shape == (1797, 64)
+    assert X.max() == 1
+
+
+def test_digit_splits_do_not_overlap_and_labels_are_seen_by_every_encoder():
+    test, pool = real.digits_split(0)
+    assert len(test) == 500
+    assert not set(test) & set(pool)
+    for n in (20, 50, 100):
+        assert set(real.digits_labelled(0, n, 1)) <= set(pool[:150])
+    assert len(real.digits_labelled(0, 450, 0)) == 450
+
+
+def test_every_class_is_drawn():
+    y = np.array([0] * 50 + [1] * 2)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        assert set(y[real.draw_labelled(y, 4, rng)]) == {0, 1}
+    with pytest.raises(ValueError, match="n must be"):
+        real.draw_labelled(y, 1, rng)
+
+
+def test_bad_input_is_refused():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="n <= m"):
+        real.penguin_split(rng, n=30, m=20)
+    with pytest.raises(ValueError, match="tied, diag"):
+        real.penguin_split(rng, covariance="round")
+    with pytest.raises(ValueError, match="target"):
+        real.bfi_split(rng, "Z9")
+    with pytest.raises(ValueError, match="at most 1436"):
+        real.bfi_split(rng, "A3", m_values=(2000,))
+
+
+def test_pair_loss_rewards_alignment():
+    loss = images.PairLoss()
+    eye = 6 * torch.eye(4)
+    assert loss(eye, eye) < loss(eye, eye.roll(1, dims=0))
+    with pytest.raises(ValueError, match="equal views"):
+        loss(eye, eye[:2])
+
+
+def test_augmentation_is_seeded_and_can_do_nothing():
+    X, _ = real.load_digits()
+    batch = images.to_images(X[:5])
+    still = images.augment(
+        batch, torch.Generator().manual_seed(0), degrees=0, scale=0, shift=0, noise=0
+    )
+    torch.testing.assert_close(still, batch)
+    a, b = (images.augment(batch, torch.Generator().manual_seed(1)) for _ in range(2))
+    torch.testing.assert_close(a, b)
+    with pytest.raises(ValueError, match="negative"):
+        images.augment(batch, torch.Generator(), noise=-1)
+    with pytest.raises(ValueError, match="64 columns"):
+        images.to_images(X[:, :10])
+
+
+def test_encoder_shapes_and_an_image_is_never_its_own_negative():
+    X, _ = real.load_digits()
+    encoder = images.ConvEncoder()
+    assert images.encode(encoder, X[:7]).shape == (7, 32)
+    step = images.contrastive_step(encoder, images.to_images(X[:3]), batch_size=100)
+    loss = step(0, torch.Generator().manual_seed(0))
+    assert loss.requires_grad
+    assert torch.isfinite(loss)
+    again = images.load_encoder(encoder.state_dict())
+    np.testing.assert_array_equal(images.encode(again, X[:7]), images.encode(encoder, X[:7]))
+    assert images.nearest(np.eye(3), np.eye(3)[:1], 2)[0, 0] == 0
