@@ -46,10 +46,10 @@ from paperkit.domain_constraints.rivals import (
     LogisticRisk,
     Reallocation,
     constraint_gains,
+    logistic_tested_only,
+    logistic_untested_negative,
     parameter_report,
     reallocation,
-    tested_only_baseline,
-    untested_negative_baseline,
 )
 from paperkit.domain_constraints.simulate import (
     Simulation,
@@ -94,6 +94,8 @@ __all__ = [
     "load_free_light_chain",
     "load_mroz",
     "load_wilms",
+    "logistic_tested_only",
+    "logistic_untested_negative",
     "mills_condition_number",
     "nested_laplace",
     "parameter_report",
@@ -106,6 +108,4 @@ __all__ = [
     "replicate_counts",
     "simulate_bernoulli_sigmoid",
     "simulate_heckman",
-    "tested_only_baseline",
-    "untested_negative_baseline",
 ]

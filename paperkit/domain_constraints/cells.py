@@ -10,7 +10,7 @@ closed form (uniform ``Z``, ``alpha = 1``).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numba import njit
@@ -369,8 +369,8 @@ def _closed_form(a: np.ndarray, d: np.ndarray, sigma: float) -> Cells:
 
 
 def cell_probabilities(
-    a,
-    d,
+    a: Any,
+    d: Any,
     sigma: float,
     *,
     alpha: float = 1.0,
@@ -431,10 +431,8 @@ def cell_probabilities(
         raise ValueError(f"method must be 'quadrature' or 'closed_form', got {method!r}")
     if n_nodes is None:
         steep = max(abs(alpha), 1.0) * sigma
-        if unobservable == "uniform":
-            n_nodes = 32 if steep <= 10 else 96
-        else:
-            n_nodes = 80 if steep <= 5 else 256
+        few, many, limit = (32, 96, 10) if unobservable == "uniform" else (80, 256, 5)
+        n_nodes = few if steep <= limit else many
     x, w = quadrature_nodes(unobservable, n_nodes)
     rows = _cell_rows(
         np.ascontiguousarray(a), np.ascontiguousarray(d), float(alpha), float(sigma), x, w

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,10 +29,10 @@ from paperkit.domain_constraints.model import (
     replicate_counts,
 )
 from paperkit.domain_constraints.rivals import (
+    logistic_tested_only,
+    logistic_untested_negative,
     parameter_report,
     reallocation,
-    tested_only_baseline,
-    untested_negative_baseline,
 )
 from paperkit.domain_constraints.simulate import simulate_bernoulli_sigmoid, simulate_heckman
 from paperkit.domain_constraints.tables import (
@@ -93,7 +94,7 @@ def selection_bias(*, seed: int, n: int = 5000, independent_testing: bool = Fals
 
     sim = simulate_bernoulli_sigmoid(seed, n, independent_testing=independent_testing)
     out = sim.tested == 0
-    risk = tested_only_baseline(sim.labels()).risk(sim.X)
+    risk = logistic_tested_only(sim.labels()).risk(sim.X)
     half = np.arange(n) % 2 == 0
     policy = LogisticRegression(C=np.inf, max_iter=1000).fit(sim.X[half, 1:], sim.tested[half])
     auc = roc_auc_score(sim.tested[~half], policy.decision_function(sim.X[~half, 1:]))
@@ -112,7 +113,12 @@ def odds_identity_error(*, alpha: float = 1.0, seed: int = 0) -> float:
     for family in ("uniform", "normal"):
         a, d = rng.normal(-1, 2, 500), rng.normal(1, 2, 500)
         cells = cell_probabilities(
-            a, d, 2.0, alpha=alpha, unobservable=family, n_nodes=96  # type: ignore[arg-type]
+            a,
+            d,
+            2.0,
+            alpha=alpha,
+            unobservable=family,
+            n_nodes=96,
         )
         worst = max(worst, float(np.abs(cells.p10 / cells.p01 / np.exp(d) - 1).max()))
     return worst
@@ -120,10 +126,9 @@ def odds_identity_error(*, alpha: float = 1.0, seed: int = 0) -> float:
 
 def intercept_only_labels(n11: int = 30, n10: int = 70, n0: int = 400) -> SelectiveLabels:
     """Return a population of people who all look the same to the analyst."""
-    counts = (np.array([float(c)]) for c in (n11, n10, n0))
-    one = np.ones((1, 1))
+    a, b, c = (np.array([float(count)]) for count in (n11, n10, n0))
     inverse = np.zeros(n11 + n10 + n0, int)
-    return SelectiveLabels(one, *counts, names=("intercept",), inverse=inverse)
+    return SelectiveLabels(np.ones((1, 1)), a, b, c, ("intercept",), inverse)
 
 
 def intercept_grid(
@@ -194,7 +199,7 @@ def grid_moments(grid: Mapping[str, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def draws_moments(idata) -> pd.DataFrame:
+def draws_moments(idata: Any) -> pd.DataFrame:
     """Mean and standard deviation of the same parameters from posterior draws."""
     post = idata.posterior
     columns = {
@@ -229,7 +234,8 @@ def gaussian_total_variance_error(*, seed: int, cases: int = 200, dim: int = 6) 
         conditional = conditional_variances(cov)
         explained = cov[1:, 0] ** 2 / cov[0, 0]
         worst = max(
-            worst, float(np.abs((np.diag(cov)[1:] - conditional - explained) / np.diag(cov)[1:]).max())
+            worst,
+            float(np.abs((np.diag(cov)[1:] - conditional - explained) / np.diag(cov)[1:]).max()),
         )
     return worst
 
@@ -253,7 +259,9 @@ def mixture_variance_ratio(*, at: float = 0.0) -> float:
     return float(posterior @ u_sd**2 / (weights @ u_sd**2))
 
 
-def model_total_variance(*, seed: int, n: int = 600, values: int = 8, at_mode: bool = False) -> pd.Series:
+def model_total_variance(
+    *, seed: int, n: int = 300, values: int = 8, at_mode: bool = False
+) -> pd.Series:
     """Average conditional variance over variance, minus 1, by parameter, in the real model.
 
     The deviation of column 1 is fixed at equally probable values of its posterior and the model
@@ -268,7 +276,7 @@ def model_total_variance(*, seed: int, n: int = 600, values: int = 8, at_mode: b
     sim = simulate_bernoulli_sigmoid(seed, n)
     data = sim.labels()
     free = SelectionModel(data, constraints=DomainConstraints(deviation_features=[1]))
-    whole = free.fit(draws=8000, seed=seed).posterior
+    whole = free.fit(draws=16000, seed=seed).posterior
     beta = whole["beta_Delta"].values[0, :, 1]
     points = (
         np.array([beta.mean()])
@@ -284,12 +292,12 @@ def model_total_variance(*, seed: int, n: int = 600, values: int = 8, at_mode: b
             constraints=DomainConstraints(deviation_features=[]),
             deviation_offset=offset,
         )
-        kept.append(_variances(fixed.fit(draws=2000, seed=seed + 1 + i).posterior))
+        kept.append(_variances(fixed.fit(draws=4000, seed=seed + 1 + i).posterior))
     conditional = pd.DataFrame(kept).mean()
     return conditional / pd.Series(_variances(whole)) - 1.0
 
 
-def _variances(post) -> dict[str, float]:
+def _variances(post: Any) -> dict[str, float]:
     out = {f"beta_Y[{j}]": float(v) for j, v in enumerate(post["beta_Y"].values[0].var(0))}
     out["beta_Delta[0]"] = float(post["beta_Delta"].values[0, :, 0].var())
     out["log sigma"] = float(np.log(post["sigma"].values).var())
@@ -356,7 +364,7 @@ def heckman_fit(*, seed: int, constraint: str, n: int = 500) -> dict:
 # ---- synthetic populations ---------------------------------------------------------------------
 
 
-def _posterior_summary(idata) -> dict[str, float]:
+def _posterior_summary(idata: Any) -> dict[str, float]:
     post = idata.posterior
     out: dict[str, float] = {"pareto_k": float(post.attrs.get("pareto_k", np.nan))}
     for name in ("beta_Y", "beta_Delta"):
@@ -426,7 +434,9 @@ def synthetic_fit(
         raise ValueError(f"prevalence must be 'true' or 'tested', got {prevalence!r}")
     if constraint == "subgroups":
         low = sim.X[:, 1] <= 0
-        groups = {1: (0.0, sim.outcome_full[low].mean(), sim.outcome_full[~low].mean())}
+        groups: dict[str | int, tuple[float, float, float]] = {
+            1: (0.0, sim.outcome_full[low].mean(), sim.outcome_full[~low].mean())
+        }
         known = DomainConstraints(subgroup_prevalence=groups)
     else:
         known = constraint_set(constraint, share, deviation_features)
@@ -460,22 +470,22 @@ def synthetic_rivals(*, seed: int, n: int = 5000) -> dict:
     data, off = sim.labels(), sim.tested == 0
     truth = sim.true_risk_untested()
     models = {
-        "tested_only": tested_only_baseline(data),
-        "recentred": tested_only_baseline(data, recentre_to=sim.prevalence),
-        "negative": untested_negative_baseline(data),
+        "tested_only": logistic_tested_only(data),
+        "recentred": logistic_tested_only(data, recentre_to=sim.prevalence),
+        "negative": logistic_untested_negative(data),
     }
-    record = {"set": seed}
+    record: dict[str, float] = {"set": seed}
     for name, model in models.items():
         record[name] = _rmse(model.risk(sim.X[off]), truth)
     return record
 
 
-def _rmse(one, two) -> float:
+def _rmse(one: Any, two: Any) -> float:
     return float(np.sqrt(np.mean((np.asarray(one) - np.asarray(two)) ** 2)))
 
 
 def synthetic_sets(
-    seeds: Sequence[int], *, constraints: Sequence[str] = ("u", "p", "e", "b"), **settings
+    seeds: Sequence[int], *, constraints: Sequence[str] = ("u", "p", "e", "b"), **settings: Any
 ) -> pd.DataFrame:
     """Run :func:`synthetic_fit` for every set and constraint through ``paperkit.sweeps``."""
     from paperkit.sweeps import sweep
@@ -537,17 +547,28 @@ def nuts_comparison(*, seed: int, n: int = 1000, draws: int = 500, tune: int = 5
     }
 
 
-def gradients_per_draw(*, seed: int, n: int = 1000, draws: int = 150, tune: int = 200) -> float:
-    """Mean gradient evaluations per kept draw of NUTS without constraints, plain mass matrix."""
+def gradients_per_effective_draw(
+    *, seed: int, n: int = 1000, draws: int = 300, tune: int = 300
+) -> float:
+    """Gradient evaluations per effective draw (smallest bulk ESS) of plain NUTS, no constraint."""
+    import arviz as az
+
     sim = simulate_bernoulli_sigmoid(seed, n)
     model = SelectionModel(sim.labels())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        idata = model.fit(method="nuts", draws=draws, tune=tune, chains=1, seed=seed)
-    return float(idata.sample_stats["n_steps"].values.mean())
+        idata = model.fit(
+            method="nuts", draws=draws, tune=tune, chains=1, seed=seed, straighten=False
+        )
+    names = ["beta_Y", "beta_Delta_free", "sigma"]
+    ess = az.ess(idata.posterior[names])
+    fewest = min(float(ess[v].min()) for v in names)
+    return float(idata.sample_stats["n_steps"].values.sum() / fewest)
 
 
-def sbc_ranks(*, seed: int, n: int = 300, m: int = 3, draws: int = 99, fit_prior_scale: float = 1.0) -> dict:
+def sbc_ranks(
+    *, seed: int, n: int = 300, m: int = 3, draws: int = 99, fit_prior_scale: float = 1.0
+) -> dict:
     """One simulation of simulation-based calibration: ranks of the true parameters.
 
     Parameters are drawn from the model's prior with scale 1; each rank is uniform on 0..draws if
@@ -560,11 +581,15 @@ def sbc_ranks(*, seed: int, n: int = 300, m: int = 3, draws: int = 99, fit_prior
             data = sim.labels()
         except ValueError:  # nobody was tested
             return {"set": seed}
-        post = SelectionModel(data, prior_scale=fit_prior_scale).fit(draws=1000, seed=seed).posterior
+        post = (
+            SelectionModel(data, prior_scale=fit_prior_scale).fit(draws=1000, seed=seed).posterior
+        )
     use = np.linspace(0, 999, draws).round().astype(int)
     record: dict[str, float] = {"set": seed, "pareto_k": post.attrs["pareto_k"]}
     for j in range(m):
-        record[f"beta_Y_{j}"] = int((post["beta_Y"].values[0, use, j] < sim.truth["beta_Y"][j]).sum())
+        record[f"beta_Y_{j}"] = int(
+            (post["beta_Y"].values[0, use, j] < sim.truth["beta_Y"][j]).sum()
+        )
         record[f"beta_Delta_{j}"] = int(
             (post["beta_Delta"].values[0, use, j] < sim.truth["beta_Delta"][j]).sum()
         )
@@ -630,7 +655,7 @@ def light_chain_fits(
     prevalence_factor: float = 1.0,
     prevalence_sd: float = 0.0022,
     seed: int = 0,
-    **settings,
+    **settings: Any,
 ) -> dict:
     """Posterior of the free light chain study under each constraint.
 
@@ -652,7 +677,7 @@ def light_chain_fits(
     return out
 
 
-def people_risk(idata, study: Study, data: SelectiveLabels | None = None):
+def people_risk(idata: Any, study: Study, data: SelectiveLabels | None = None) -> Any:
     """Posterior mean predictions for every person, computed once per distinct row."""
     data = data or study.labels()
     table = predict(idata, data.X).sel(statistic="mean")
@@ -665,7 +690,7 @@ def light_chain_record(
     policy: str | Mapping[str, float] = "strong",
     constraints: Sequence[str] = ("u", "p", "e", "b"),
     k: int = 400,
-    **settings,
+    **settings: Any,
 ) -> dict:
     """Everything measured on one testing policy draw.
 
@@ -685,9 +710,9 @@ def light_chain_record(
     fits = light_chain_fits(study, constraints, seed=seed, **settings)
     predictions = {name: people_risk(idata, study, data) for name, idata in fits.items()}
     risks = {name: p["risk_untested"].values for name, p in predictions.items()}
-    risks["tested_only"] = tested_only_baseline(data).risk(study.X)
-    risks["recentred"] = tested_only_baseline(data, recentre_to=study.prevalence).risk(study.X)
-    risks["negative"] = untested_negative_baseline(data).risk(study.X)
+    risks["tested_only"] = logistic_tested_only(data).risk(study.X)
+    risks["recentred"] = logistic_tested_only(data, recentre_to=study.prevalence).risk(study.X)
+    risks["negative"] = logistic_untested_negative(data).risk(study.X)
     record: dict[str, float] = {
         "set": seed,
         "true_mean": float(y[off].mean()),
@@ -722,7 +747,7 @@ def light_chain_record(
     return record
 
 
-def equal_risk_gap(idata, data: SelectiveLabels) -> float:
+def equal_risk_gap(idata: Any, data: SelectiveLabels) -> float:
     """p(tested) of men minus women of equal risk, averaged over men, within each age group.
 
     Women's curve of p(tested) against risk is interpolated at each man's risk, where women of
@@ -744,7 +769,7 @@ def equal_risk_gap(idata, data: SelectiveLabels) -> float:
     return float(np.average(np.concatenate(gaps), weights=np.concatenate(weights)))
 
 
-def light_chain_policies(seeds: Sequence[int], **settings) -> pd.DataFrame:
+def light_chain_policies(seeds: Sequence[int], **settings: Any) -> pd.DataFrame:
     """:func:`light_chain_record` for several policy draws through ``paperkit.sweeps``."""
     from paperkit.sweeps import sweep
 
@@ -853,9 +878,7 @@ def wilms_truth(study: Study | None = None) -> pd.DataFrame:
     """Real rate of unfavourable histology among patients not flagged, by stage."""
     study = study or load_wilms()
     off = study.tested == 0
-    grouped = pd.Series(study.hidden_outcome[off]).groupby(
-        study.people["stage"].to_numpy()[off]
-    )
+    grouped = pd.Series(study.hidden_outcome[off]).groupby(study.people["stage"].to_numpy()[off])
     return pd.DataFrame({"risk": grouped.mean(), "n": grouped.size()})
 
 
@@ -864,7 +887,7 @@ def wilms_fits(
     sigmas: Sequence[float] = (2.0, 4.0, 6.0, 8.0),
     constraints: Sequence[str] = ("u", "p", "e", "b"),
     seed: int = 0,
-    **settings,
+    **settings: Any,
 ) -> pd.DataFrame:
     """:func:`wilms_record` over a grid of ``sigma`` and constraints."""
     return pd.DataFrame(

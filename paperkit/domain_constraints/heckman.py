@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -24,7 +25,7 @@ from paperkit.domain_constraints.laplace import nested_laplace
 _LOG_2PI = np.log(2 * np.pi)
 
 
-def heckman_from_general(beta_Y, beta_Delta, alpha: float, sigma: float):
+def heckman_from_general(beta_Y: Any, beta_Delta: Any, alpha: float, sigma: float) -> Any:
     """``(beta_T, rho)`` of the Heckman form; ``rho`` is a covariance, ``|rho| < sigma``."""
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
@@ -32,7 +33,7 @@ def heckman_from_general(beta_Y, beta_Delta, alpha: float, sigma: float):
     return (alpha * np.asarray(beta_Y) + np.asarray(beta_Delta)) / k, alpha * sigma**2 / k
 
 
-def general_from_heckman(beta_Y, beta_T, sigma: float, rho: float):
+def general_from_heckman(beta_Y: Any, beta_T: Any, sigma: float, rho: float) -> Any:
     """``(alpha, beta_Delta)`` of the general form from a Heckman model.
 
     Raises
@@ -49,7 +50,16 @@ def general_from_heckman(beta_Y, beta_T, sigma: float, rho: float):
     return float(alpha), np.asarray(beta_T) * k - alpha * np.asarray(beta_Y)
 
 
-def heckman_loglik(beta_Y, beta_T, sigma: float, rho: float, X_Y, X_T, outcome, tested):
+def heckman_loglik(
+    beta_Y: Any,
+    beta_T: Any,
+    sigma: float,
+    rho: float,
+    X_Y: Any,
+    X_T: Any,
+    outcome: Any,
+    tested: Any,
+) -> Any:
     """Log likelihood per person of the Heckman form, shape (N,).
 
     Parameters
@@ -78,7 +88,9 @@ def heckman_loglik(beta_Y, beta_T, sigma: float, rho: float, X_Y, X_T, outcome, 
     return np.where(tested, chosen, log_ndtr(-score))
 
 
-def general_loglik(beta_Y, beta_Delta, alpha: float, sigma: float, X, outcome, tested):
+def general_loglik(
+    beta_Y: Any, beta_Delta: Any, alpha: float, sigma: float, X: Any, outcome: Any, tested: Any
+) -> Any:
     """Log likelihood per person of the general form with a probit decision, shape (N,)."""
     tested = np.asarray(tested) == 1
     X = np.asarray(X)
@@ -86,10 +98,7 @@ def general_loglik(beta_Y, beta_Delta, alpha: float, sigma: float, X, outcome, t
     mean, d = X @ beta_Y, X @ beta_Delta
     k = np.sqrt(1.0 + (alpha * sigma) ** 2)
     chosen = (
-        -0.5 * ((y - mean) / sigma) ** 2
-        - np.log(sigma)
-        - 0.5 * _LOG_2PI
-        + log_ndtr(alpha * y + d)
+        -0.5 * ((y - mean) / sigma) ** 2 - np.log(sigma) - 0.5 * _LOG_2PI + log_ndtr(alpha * y + d)
     )
     return np.where(tested, chosen, log_ndtr(-(alpha * mean + d) / k))
 
@@ -105,7 +114,7 @@ class HeckmanFit:
     loglik: float
 
 
-def fit_heckman_mle(X_Y, X_T, outcome, tested) -> HeckmanFit:
+def fit_heckman_mle(X_Y: Any, X_T: Any, outcome: Any, tested: Any) -> HeckmanFit:
     """Maximise the Heckman likelihood; the correlation may have either sign.
 
     Columns are scaled inside, so squares of ages do no harm.
@@ -118,11 +127,9 @@ def fit_heckman_mle(X_Y, X_T, outcome, tested) -> HeckmanFit:
     ols = np.linalg.lstsq(A[on], np.asarray(outcome, float)[on], rcond=None)[0]
     spread = float(np.std(np.asarray(outcome, float)[on] - A[on] @ ols))
 
-    def negative(v):
+    def negative(v: Any) -> Any:
         sigma, corr = np.exp(v[-2]), np.tanh(v[-1])
-        return -heckman_loglik(
-            v[:m], v[m:-2], sigma, corr * sigma, A, B, outcome, tested
-        ).sum()
+        return -heckman_loglik(v[:m], v[m:-2], sigma, corr * sigma, A, B, outcome, tested).sum()
 
     v = np.concatenate([ols, np.zeros(B.shape[1]), [np.log(spread), 0.0]])
     for _ in range(4):
@@ -173,13 +180,13 @@ class HeckmanModel:
 
     def __init__(
         self,
-        X,
-        tested,
-        outcome,
+        X: Any,
+        tested: Any,
+        outcome: Any,
         *,
         mean_outcome: float | None = None,
         mean_sd: float = 0.0022,
-        deviation_features=None,
+        deviation_features: Any = None,
         prior_scale: float = 3.0,
     ) -> None:
         self.X = np.asarray(X, float)
@@ -235,9 +242,7 @@ class HeckmanModel:
         grad[:m] = self.X1.T @ e / sigma**2 - alpha / k * g0 - beta_y / self.s2
         grad[m:-1] = self.X1[:, self.free].T @ mills_c - g0[self.free] / k - beta_d / self.s2
         dk = (alpha * sigma) ** 2 / k**2  # d log k / d log sigma
-        grad[-1] = (
-            e @ e / sigma**2 - len(e) - (mills_u @ u) * dk - sigma**2 / self.s2 + 1.0
-        )
+        grad[-1] = e @ e / sigma**2 - len(e) - (mills_u @ u) * dk - sigma**2 / self.s2 + 1.0
         if self.mean_outcome is not None:
             gap = (self.x_bar @ beta_y - self.mean_outcome) / self.mean_sd
             value -= 0.5 * gap**2
@@ -253,7 +258,7 @@ class HeckmanModel:
             h[i] = (self.logp_and_grad(x + step, t)[1] - self.logp_and_grad(x - step, t)[1]) / 2e-5
         return 0.5 * (h + h.T)
 
-    def fit(self, *, draws: int = 1000, seed: int = 0):
+    def fit(self, *, draws: int = 1000, seed: int = 0) -> Any:
         """Sample the posterior by nested Laplace over ``log alpha``.
 
         Returns

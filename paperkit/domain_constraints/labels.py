@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ class SeparationWarning(UserWarning):
     """A feature splits the tested positives from the tested negatives perfectly."""
 
 
-def _numeric_matrix(X) -> tuple[np.ndarray, tuple[str, ...] | None]:
+def _numeric_matrix(X: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
     names = None
     if hasattr(X, "columns"):
         bad = [str(c) for c in X.columns if X[c].dtype.kind not in "biuf"]
@@ -28,7 +29,7 @@ def _numeric_matrix(X) -> tuple[np.ndarray, tuple[str, ...] | None]:
     return matrix, names
 
 
-def _warn_if_separated(X: np.ndarray, tested: np.ndarray, outcome: np.ndarray, names) -> None:
+def _warn_if_separated(X: np.ndarray, tested: np.ndarray, outcome: np.ndarray, names: Any) -> None:
     positive = X[(tested == 1) & (outcome == 1)]
     negative = X[(tested == 1) & (outcome == 0)]
     if len(positive) == 0 or len(negative) == 0:
@@ -80,9 +81,9 @@ class SelectiveLabels:
     @classmethod
     def from_arrays(
         cls,
-        X,
-        tested,
-        outcome,
+        X: Any,
+        tested: Any,
+        outcome: Any,
         names: Sequence[str] | None = None,
         group: bool = True,
     ) -> SelectiveLabels:
@@ -133,9 +134,7 @@ class SelectiveLabels:
             raise ValueError("column 0 of X must be 1 for everybody (the intercept)")
         for j in range(1, m):
             if (matrix[:, j] == matrix[0, j]).all():
-                raise ValueError(
-                    f"feature {names[j]!r} is constant: the intercept already has it"
-                )
+                raise ValueError(f"feature {names[j]!r} is constant: the intercept already has it")
         if not np.isin(tested, (0.0, 1.0)).all():
             raise ValueError("tested must be 0 or 1 for everybody")
         if np.isfinite(outcome[tested == 0]).any():

@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.interpolate import CubicSpline
@@ -38,8 +39,10 @@ class NestedLaplace:
         Evaluations of the log density with its gradient (the draws need the value only).
     grid, log_marginal : ndarray
         Grid of the scale parameter and the Laplace log marginal there.
-    mode : ndarray, shape (D + 1,)
-        Best point met.
+    modes : ndarray, shape (K, D)
+        Mode of ``x`` at each grid point.
+    root : ndarray, shape (D, D)
+        ``root @ root.T`` is the inverse curvature at the best grid point.
     """
 
     theta: np.ndarray
@@ -48,10 +51,13 @@ class NestedLaplace:
     n_gradients: int
     grid: np.ndarray
     log_marginal: np.ndarray
-    mode: np.ndarray
+    modes: np.ndarray
+    root: np.ndarray
 
 
-def _inner_mode(logp_and_grad, hessian, x, t, counter, max_steps=60):
+def _inner_mode(
+    logp_and_grad: Any, hessian: Any, x: Any, t: Any, counter: Any, max_steps: Any = 60
+) -> Any:
     value, gradient = logp_and_grad(x, t)
     counter[0] += 1
     h = hessian(x, t)
@@ -130,8 +136,8 @@ def nested_laplace(
 
     counter = [0]
 
-    def walk(grid, first, x0):
-        modes = [None] * len(grid)
+    def walk(grid: Any, first: Any, x0: Any) -> Any:
+        modes: list[Any] = [None] * len(grid)
         for order in (range(first, len(grid)), range(first - 1, -1, -1)):
             x = x0 if modes[first] is None else modes[first][0]
             for i in order:
@@ -139,7 +145,7 @@ def nested_laplace(
                 x = modes[i][0]
         return modes
 
-    def log_marginal(modes):
+    def log_marginal(modes: Any) -> Any:
         out = np.empty(len(modes))
         for i, (_, value, h) in enumerate(modes):
             eig = np.maximum(np.linalg.eigvalsh(-h), 1e-6)
@@ -206,5 +212,5 @@ def nested_laplace(
     positions = (np.arange(draws) + rng.random()) / draws
     chosen = np.minimum(np.searchsorted(np.cumsum(weight), positions), n_proposals - 1)
     theta = np.column_stack([x, t])[rng.permutation(chosen)]
-    mode = np.append(points[int(np.argmax(lev))], grid[int(np.argmax(lev))])
-    return NestedLaplace(theta, float(pareto_k), n_eff, counter[0], grid, lev, mode)
+    best = int(np.argmax(lev))
+    return NestedLaplace(theta, float(pareto_k), n_eff, counter[0], grid, lev, points, roots[best])

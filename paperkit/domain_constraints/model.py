@@ -30,10 +30,9 @@ from paperkit.domain_constraints.cells import (
     row_values,
 )
 from paperkit.domain_constraints.labels import DomainConstraints, SelectiveLabels
-from paperkit.domain_constraints.laplace import nested_laplace
+from paperkit.domain_constraints.laplace import NestedLaplace, nested_laplace
 
 if TYPE_CHECKING:
-    import arviz
     import pymc
     import xarray
 
@@ -44,7 +43,7 @@ class ApproximationWarning(UserWarning):
     """The diagnostics of a fit say that its draws should not be trusted as they are."""
 
 
-def _arviz():
+def _arviz() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         import arviz
@@ -91,7 +90,7 @@ class SelectionModel:
         prior_scale: float = 3.0,
         constraints: DomainConstraints | None = None,
         n_nodes: int | None = None,
-        deviation_offset=None,
+        deviation_offset: Any = None,
     ) -> None:
         if not isinstance(data, SelectiveLabels):
             raise TypeError("data must be SelectiveLabels; see SelectiveLabels.from_arrays")
@@ -131,7 +130,7 @@ class SelectionModel:
 
     def _scales(self, t: float) -> tuple[float, float]:
         scale = float(np.exp(t))
-        return (scale, self.sigma) if self.sigma is not None else (float(self.alpha), scale)  # type: ignore[arg-type,return-value]
+        return (scale, self.sigma) if self.sigma is not None else (float(self.alpha), scale)  # type: ignore[arg-type]
 
     def logp_and_grad(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         """Log posterior density up to a constant, and its gradient.
@@ -229,7 +228,8 @@ class SelectionModel:
         chains: int = 2,
         seed: int = 0,
         progress: bool = False,
-    ) -> arviz.InferenceData:
+        straighten: bool = True,
+    ) -> Any:
         """Sample the posterior.
 
         Parameters
@@ -245,6 +245,10 @@ class SelectionModel:
             Seed of the sampler.
         progress : bool
             Show nutpie's progress bar.
+        straighten : bool
+            Let NUTS move along the curved ridge of modes over the scale (a change of variables,
+            so the target is the same). Without it the thin surface of a known prevalence makes
+            steps tiny and transitions diverge.
 
         Returns
         -------
@@ -269,7 +273,7 @@ class SelectionModel:
         if method == "nested_laplace":
             idata = self._fit_laplace(draws, seed)
         elif method == "nuts":
-            idata = self._fit_nuts(draws, tune, chains, seed, progress)
+            idata = self._fit_nuts(draws, tune, chains, seed, progress, straighten)
         else:
             idata = self._fit_pymc(draws, tune, chains, seed, progress)
         error = self._quadrature_error(idata)
@@ -283,8 +287,8 @@ class SelectionModel:
             )
         return idata
 
-    def _fit_laplace(self, draws: int, seed: int):
-        result = nested_laplace(
+    def _laplace(self, draws: int, seed: int) -> NestedLaplace:
+        return nested_laplace(
             lambda x, t: self._inner(x, t),
             lambda x, t: self.hessian(np.append(x, t)),
             self.start(),
@@ -294,6 +298,9 @@ class SelectionModel:
             draws=draws,
             rng=np.random.default_rng(seed),
         )
+
+    def _fit_laplace(self, draws: int, seed: int) -> Any:
+        result = self._laplace(draws, seed)
         idata = self._inference_data(result.theta[None], "nested_laplace")
         attrs = idata.posterior.attrs
         attrs["pareto_k"] = result.pareto_k
@@ -307,40 +314,49 @@ class SelectionModel:
             )
         return idata
 
-    def _inner(self, x, t):
+    def _inner(self, x: Any, t: Any) -> Any:
         value, grad = self.logp_and_grad(np.append(x, t))
         return value, grad[:-1]
 
-    def mode(self, seed: int = 0) -> np.ndarray:
-        """Return a point of high posterior density, the start of NUTS, shape (M + F + 1,)."""
-        from scipy.optimize import minimize
-
-        x0 = np.append(self.start(), np.log(1.5))
-        found = minimize(
-            lambda th: tuple(-v for v in self.logp_and_grad(th)),
-            x0,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[(-20, 20)] * (len(x0) - 1) + [(_LOWER, _UPPER)],
-        )
-        return found.x
-
-    def _fit_nuts(self, draws, tune, chains, seed, progress):
+    def _fit_nuts(
+        self, draws: int, tune: int, chains: int, seed: int, progress: bool, straighten: bool
+    ) -> Any:
         import nutpie
         from nutpie.compiled_pyfunc import from_pyfunc
+        from scipy.interpolate import CubicSpline
 
-        centre = self.mode()
         k = self.n_parameters
+        rough = self._laplace(50, seed)
+        curve = CubicSpline(rough.grid, rough.modes)
+        slope = curve.derivative()
+        best = int(np.argmax(rough.log_marginal))
+        low, high = rough.grid[0], rough.grid[-1]
 
-        def make_logp():
-            return lambda theta: self.logp_and_grad(np.asarray(theta, float))
+        def to_theta(v: np.ndarray) -> np.ndarray:
+            # x = mode(t) + root z follows the ridge; the map has a constant Jacobian
+            t = v[-1]
+            at = curve(min(max(t, low), high)) if straighten else rough.modes[best]
+            return np.append(at + rough.root @ v[:-1], t)
 
-        def make_expand(*_args, **_kwargs):
-            return lambda theta, **_k: {"theta": np.asarray(theta, float)}
+        def logp(v: np.ndarray) -> tuple[float, np.ndarray]:
+            v = np.asarray(v, float)
+            value, grad = self.logp_and_grad(to_theta(v))
+            out = np.append(rough.root.T @ grad[:-1], grad[-1])
+            if straighten and low < v[-1] < high:
+                out[-1] += slope(v[-1]) @ grad[:-1]
+            return value, out
 
-        def initial(chain_seed):
+        def make_logp() -> Any:
+            return logp
+
+        def make_expand(*_args: Any, **_kwargs: Any) -> Any:
+            return lambda v, **_k: {"theta": to_theta(np.asarray(v, float))}
+
+        def initial(chain_seed: int) -> np.ndarray:
             rng = np.random.default_rng([seed, int(chain_seed) % 2**32])
-            return centre + 0.1 * rng.standard_normal(k)
+            start = 0.3 * rng.standard_normal(k)
+            start[-1] += rough.grid[best]
+            return start
 
         compiled = from_pyfunc(
             k,
@@ -359,13 +375,14 @@ class SelectionModel:
             cores=1,
             seed=seed,
             progress_bar=progress,
-            low_rank_modified_mass_matrix=True,
+            low_rank_modified_mass_matrix=straighten,
+            target_accept=0.95,
         )
         idata = self._inference_data(trace.posterior["theta"].values, "nuts")
         idata.add_groups({"sample_stats": trace.sample_stats})
         return self._check_chains(idata)
 
-    def _fit_pymc(self, draws, tune, chains, seed, progress):
+    def _fit_pymc(self, draws: Any, tune: Any, chains: Any, seed: Any, progress: Any) -> Any:
         import nutpie
 
         compiled = nutpie.compile_pymc_model(pymc_model(self))
@@ -381,23 +398,30 @@ class SelectionModel:
         post = trace.posterior
         free_scale = post["sigma"] if self.sigma is None else post["alpha"]
         theta = np.concatenate(
-            [post["beta_Y"].values, post["beta_Delta_free"].values]
-            + [np.log(free_scale.values)[..., None]],
+            [
+                post["beta_Y"].values,
+                post["beta_Delta_free"].values,
+                np.log(free_scale.values)[..., None],
+            ],
             axis=-1,
         )
         idata = self._inference_data(theta, "pymc")
         idata.add_groups({"sample_stats": trace.sample_stats})
         return self._check_chains(idata)
 
-    def _check_chains(self, idata):
+    def _check_chains(self, idata: Any) -> Any:
         az = _arviz()
         free = {"beta_Y": None, "sigma" if self.sigma is None else "alpha": None}
-        rhat = float(
-            max(
-                float(az.rhat(idata.posterior[[name]])[name].max())
-                for name in [*free, "beta_Delta_free"]
+        rhat = (
+            float(
+                max(
+                    float(az.rhat(idata.posterior[[name]])[name].max())
+                    for name in [*free, "beta_Delta_free"]
+                )
             )
-        ) if idata.posterior.sizes["chain"] > 1 else float("nan")
+            if idata.posterior.sizes["chain"] > 1
+            else float("nan")
+        )
         divergences = int(idata.sample_stats["diverging"].sum())
         idata.posterior.attrs["r_hat"] = rhat
         idata.posterior.attrs["divergences"] = divergences
@@ -425,7 +449,7 @@ class SelectionModel:
             "alpha": scale if self.sigma is not None else fixed * self.alpha,
         }
 
-    def _inference_data(self, theta: np.ndarray, method: str):
+    def _inference_data(self, theta: np.ndarray, method: str) -> Any:
         parts: dict[str, Any] = self.unpack(theta)
         parts["beta_Delta_free"] = theta[..., self._X.shape[1] : -1]
         share = self.data.n / self.data.n.sum()
@@ -433,9 +457,7 @@ class SelectionModel:
         prevalence = np.empty(theta.shape[:2])
         for c in range(theta.shape[0]):
             for s in range(theta.shape[1]):
-                prevalence[c, s] = (
-                    self._p_positive(a[c, s], float(parts["sigma"][c, s])) @ share
-                )
+                prevalence[c, s] = self._p_positive(a[c, s], float(parts["sigma"][c, s])) @ share
         parts["prevalence"] = prevalence
         names = list(self.data.names)
         idata = _arviz().from_dict(
@@ -455,7 +477,7 @@ class SelectionModel:
         )
         return idata
 
-    def _quadrature_error(self, idata) -> float:
+    def _quadrature_error(self, idata: Any) -> float:
         post = idata.posterior
         name = "sigma" if self.sigma is None else "alpha"
         flat = post.stack(draw_all=("chain", "draw"))
@@ -569,7 +591,7 @@ def latent_pymc_model(model: SelectionModel) -> pymc.Model:
     return written
 
 
-def predict(idata: arviz.InferenceData, X, *, max_draws: int = 400) -> xarray.Dataset:
+def predict(idata: Any, X: Any, *, max_draws: int = 400) -> xarray.Dataset:
     """Posterior predictions for people with features ``X``.
 
     Parameters
@@ -604,7 +626,7 @@ def predict(idata: arviz.InferenceData, X, *, max_draws: int = 400) -> xarray.Da
     return xr.Dataset(out, coords={"statistic": statistics})
 
 
-def predictive_draws(idata, X, *, max_draws: int = 400) -> dict[str, np.ndarray]:
+def predictive_draws(idata: Any, X: Any, *, max_draws: int = 400) -> dict[str, np.ndarray]:
     """Draw-by-draw version of :func:`predict`: a dict of arrays of shape (S, R)."""
     post = idata.posterior
     X = np.asarray(X, float)
@@ -630,7 +652,7 @@ def predictive_draws(idata, X, *, max_draws: int = 400) -> dict[str, np.ndarray]
 
 
 def replicate_counts(
-    idata, data: SelectiveLabels, *, seed: int = 0, max_draws: int = 400
+    idata: Any, data: SelectiveLabels, *, seed: int = 0, max_draws: int = 400
 ) -> np.ndarray:
     """Posterior predictive counts of the observable cells.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,12 +19,12 @@ class LogisticRisk:
 
     coef: np.ndarray
 
-    def risk(self, X) -> np.ndarray:
+    def risk(self, X: Any) -> np.ndarray:
         """Risk of each row, shape (R,)."""
         return 0.5 * (1.0 + np.tanh(0.5 * (np.asarray(X, float) @ self.coef)))
 
 
-def _weighted_logistic(X, positive, negative) -> LogisticRisk:
+def _weighted_logistic(X: Any, positive: Any, negative: Any) -> LogisticRisk:
     from sklearn.linear_model import LogisticRegression
 
     if positive.sum() == 0 or negative.sum() == 0:
@@ -45,7 +46,7 @@ def _weighted_logistic(X, positive, negative) -> LogisticRisk:
     return LogisticRisk(np.append(fitted.intercept_, fitted.coef_.ravel()))
 
 
-def tested_only_baseline(
+def logistic_tested_only(
     data: SelectiveLabels, *, recentre_to: float | None = None
 ) -> LogisticRisk:
     """Logistic regression fitted to tested people, unpenalised.
@@ -71,7 +72,7 @@ def tested_only_baseline(
         raise ValueError(f"prevalence {recentre_to} is impossible for these data")
     share = data.n0 / data.n0.sum()
 
-    def gap(shift):
+    def gap(shift: Any) -> Any:
         moved = LogisticRisk(fit.coef + shift * np.eye(len(fit.coef))[0])
         return float(share @ moved.risk(data.X)) - target
 
@@ -79,12 +80,12 @@ def tested_only_baseline(
     return LogisticRisk(fit.coef + shift * np.eye(len(fit.coef))[0])
 
 
-def untested_negative_baseline(data: SelectiveLabels) -> LogisticRisk:
+def logistic_untested_negative(data: SelectiveLabels) -> LogisticRisk:
     """Logistic regression that calls every untested person negative."""
     return _weighted_logistic(data.X, data.n11, data.n10 + data.n0)
 
 
-def parameter_report(idata, truth: dict) -> dict[str, float]:
+def parameter_report(idata: Any, truth: dict) -> dict[str, float]:
     """Widths and errors of one fit, by block of parameters.
 
     Parameters
@@ -122,7 +123,7 @@ def constraint_gains(
     reports: pd.DataFrame,
     *,
     against: str = "u",
-    blocks=("beta_Y", "beta_Delta", "sigma"),
+    blocks: Any = ("beta_Y", "beta_Delta", "sigma"),
     n_boot: int = 1000,
     rng: np.random.Generator | None = None,
 ) -> pd.DataFrame:
@@ -188,7 +189,7 @@ class Reallocation:
 
 
 def reallocation(
-    risk_tested, risk_untested, tested, k: int, *, seed: int = 0
+    risk_tested: Any, risk_untested: Any, tested: Any, k: int, *, seed: int = 0
 ) -> Reallocation:
     """Move ``k`` tests from tested people of lowest to untested people of highest risk.
 

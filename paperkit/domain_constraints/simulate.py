@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class Simulation:
         """Mean outcome of everybody, the number an outside source would give."""
         return float(self.outcome_full.mean())
 
-    def labels(self, **settings) -> SelectiveLabels:
+    def labels(self, **settings: Any) -> SelectiveLabels:
         """Return the analyst's view (binary outcomes)."""
         return SelectiveLabels.from_arrays(self.X, self.tested, self.outcome, **settings)
 
@@ -57,7 +58,7 @@ class Simulation:
         cells = self._true_cells(self.tested == 1)
         return cells.p11 / (cells.p11 + cells.p10)
 
-    def _true_cells(self, mask):
+    def _true_cells(self, mask: Any) -> Any:
         t = self.truth
         X = self.X[mask]
         return cell_probabilities(
@@ -69,13 +70,13 @@ class Simulation:
         )
 
 
-def _features(rng, n, m):
+def _features(rng: Any, n: Any, m: Any) -> Any:
     x = rng.standard_normal((n, m - 1))
     x = (x - x.mean(0)) / x.std(0)
     return np.column_stack([np.ones(n), x])
 
 
-def _check_size(n, m):
+def _check_size(n: Any, m: Any) -> Any:
     if n < 10:
         raise ValueError(f"n must be at least 10, got {n}")
     if m < 2:
@@ -188,5 +189,5 @@ def simulate_heckman(seed: int, n: int = 500, m: int = 5) -> Simulation:
     return Simulation(X, tested, r, z, truth)
 
 
-def _sigmoid(x):
+def _sigmoid(x: Any) -> Any:
     return 0.5 * (1.0 + np.tanh(0.5 * x))

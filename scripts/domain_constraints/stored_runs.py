@@ -1,0 +1,91 @@
+"""Long runs of the chapter; writes notebooks/domain_constraints/results/.
+
+    python scripts/domain_constraints/stored_runs.py [synthetic] [heckman] [normal] [sbc]
+
+Without arguments all four. About ten CPU minutes.
+"""
+
+import sys
+import warnings
+
+import pandas as pd
+
+from paperkit import data
+from paperkit.domain_constraints import experiments as ex
+
+CHAPTER = "domain_constraints"
+SCRIPT = "scripts/domain_constraints/stored_runs.py"
+CONSTRAINTS = ("u", "p", "e", "b")
+
+
+def synthetic() -> None:
+    """60 populations of 5,000 people, uniform Z, four constraint sets, and the rivals."""
+    seeds = list(range(60))
+    rows = [ex.synthetic_fit(seed=s, constraint=c, n=5000) for s in seeds for c in CONSTRAINTS]
+    settings = {"n": 5000, "unobservable": "uniform", "draws": 1000, "risk_draws": 200}
+    data.save_stored(
+        CHAPTER, "synthetic", pd.DataFrame(rows), script=SCRIPT, settings=settings, seeds=seeds
+    )
+    rivals = pd.DataFrame([ex.synthetic_rivals(seed=s, n=5000) for s in seeds])
+    data.save_stored(
+        CHAPTER, "synthetic_rivals", rivals, script=SCRIPT, settings={"n": 5000}, seeds=seeds
+    )
+
+
+def heckman() -> None:
+    """20 Heckman populations of 500 people, four constraint sets."""
+    seeds = list(range(20))
+    rows = [ex.heckman_fit(seed=s, constraint=c, n=500) for s in seeds for c in CONSTRAINTS]
+    data.save_stored(
+        CHAPTER, "heckman", pd.DataFrame(rows), script=SCRIPT, settings={"n": 500}, seeds=seeds
+    )
+
+
+def normal() -> None:
+    """20 populations of 2,000 people, normal Z, alpha fixed and sigma fixed."""
+    seeds = list(range(20))
+    rows = []
+    for fixed in ("alpha", "sigma"):
+        for s in seeds:
+            for c in CONSTRAINTS:
+                record = ex.synthetic_fit(
+                    seed=s,
+                    constraint=c,
+                    n=2000,
+                    unobservable="normal",
+                    fixed=fixed,
+                    with_risk=False,
+                )
+                rows.append({"fixed": fixed, **record})
+    data.save_stored(
+        CHAPTER,
+        "normal",
+        pd.DataFrame(rows),
+        script=SCRIPT,
+        settings={"n": 2000, "unobservable": "normal", "draws": 1000},
+        seeds=seeds,
+    )
+
+
+def sbc() -> None:
+    """Simulation-based calibration: 300 populations of 300 people, three features."""
+    seeds = list(range(300))
+    rows = [ex.sbc_ranks(seed=s) for s in seeds]
+    data.save_stored(
+        CHAPTER,
+        "sbc",
+        pd.DataFrame(rows),
+        script=SCRIPT,
+        settings={"n": 300, "m": 3, "draws": 99, "prior_scale": 1.0},
+        seeds=seeds,
+    )
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    steps = {"synthetic": synthetic, "heckman": heckman, "normal": normal, "sbc": sbc}
+    for name in sys.argv[1:] or steps:
+        if name not in steps:
+            raise SystemExit(f"unknown run {name!r}; known: {', '.join(steps)}")
+        steps[name]()
+        print(f"{name}: done", flush=True)
