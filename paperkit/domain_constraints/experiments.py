@@ -487,11 +487,10 @@ def _rmse(one: Any, two: Any) -> float:
 def synthetic_sets(
     seeds: Sequence[int], *, constraints: Sequence[str] = ("u", "p", "e", "b"), **settings: Any
 ) -> pd.DataFrame:
-    """Run :func:`synthetic_fit` for every set and constraint through ``paperkit.sweeps``."""
-    from paperkit.sweeps import sweep
-
-    cases = [{"constraint": c, **settings} for c in constraints]
-    return sweep(synthetic_fit, cases, seeds=tuple(seeds), description="synthetic populations")
+    """Run :func:`synthetic_fit` for every set and constraint."""
+    return pd.DataFrame(
+        [synthetic_fit(seed=s, constraint=c, **settings) for s in seeds for c in constraints]
+    )
 
 
 def paired_ratio(table: pd.DataFrame, column: str, one: str, two: str) -> np.ndarray:
@@ -770,10 +769,8 @@ def equal_risk_gap(idata: Any, data: SelectiveLabels) -> float:
 
 
 def light_chain_policies(seeds: Sequence[int], **settings: Any) -> pd.DataFrame:
-    """:func:`light_chain_record` for several policy draws through ``paperkit.sweeps``."""
-    from paperkit.sweeps import sweep
-
-    return sweep(light_chain_record, [settings], seeds=tuple(seeds), description="policies")
+    """:func:`light_chain_record` for several policy draws."""
+    return pd.DataFrame([light_chain_record(seed=s, **settings) for s in seeds])
 
 
 def step_record(*, seed: int, policy: str | Mapping[str, float] = "step") -> dict:
