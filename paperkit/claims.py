@@ -48,7 +48,7 @@ import numbers
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -549,6 +549,8 @@ class Verdict:
         What the file expects of `held`.
     kind : {"live", "stored"}
         Where the number comes from.
+    shown : bool
+        Whether a card has shown it, so that a notebook need not show it again.
     """
 
     id: str
@@ -558,6 +560,12 @@ class Verdict:
     held: bool | None
     expected: bool | None
     kind: str
+    shown: bool = field(default=False, repr=False, compare=False)
+
+    def _ipython_display_(self) -> None:
+        # The last expression of a cell is displayed: a recorded claim already has its card.
+        if not self.shown:
+            print(self)
 
     @property
     def finite(self) -> bool:
@@ -794,7 +802,7 @@ class ChapterClaims:
         KeyError, TypeError, ValueError
             As :meth:`judge`.
         """
-        verdict = self.judge(id, value, interval=interval)
+        verdict = replace(self.judge(id, value, interval=interval), shown=True)
         row = self[id].row(
             verdict,
             seeds=None if seeds is None else [int(seed) for seed in seeds],

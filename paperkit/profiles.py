@@ -3,18 +3,16 @@
 Every chapter asks this module how large an experiment may be and where its random numbers come
 from; nothing else in the library reads the environment for that.
 
-=====================  ==========================  ==============================================
-variable               default                     meaning
-=====================  ==========================  ==============================================
-``PAPERKIT_PROFILE``   ``quick``                   ``quick`` (a laptop, a minute) or ``full``
-``PAPERKIT_SEED``      ``0``                       the number from which every seed is derived
-``PAPERKIT_DEVICE``    ``cpu``; under ``full``     ``cpu``, ``cuda``, ``cuda:<k>`` or ``mps``
-                       ``cuda`` where there is one
-``PAPERKIT_WORKERS``   the usable processor cores  processes that a sweep may use
-``PAPERKIT_ROOT``      the clone that was          the folder that holds ``notebooks/``
-                       installed as editable
-``PAPERKIT_BOOK``      unset                       set while the book is executed: no progress bars
-=====================  ==========================  ==============================================
+====================  =================================  ==================================
+variable              default                            meaning
+====================  =================================  ==================================
+``PAPERKIT_PROFILE``  ``quick``                          ``quick`` (a minute) or ``full``
+``PAPERKIT_SEED``     ``0``                              what every seed is derived from
+``PAPERKIT_DEVICE``   ``cpu``; in ``full`` a GPU if any  ``cpu``, ``cuda``, ``cuda:1``, ``mps``
+``PAPERKIT_WORKERS``  the usable processor cores         processes that a sweep may use
+``PAPERKIT_ROOT``     the clone that is installed        the folder that holds ``notebooks/``
+``PAPERKIT_BOOK``     unset                              set while the book is executed
+====================  =================================  ==================================
 
 Seeds are derived by hashing ``PAPERKIT_SEED`` together with a *key* of the caller's choice, so that
 two experiments never share random numbers by accident, adding an experiment changes no other, and

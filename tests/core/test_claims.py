@@ -486,6 +486,24 @@ def test_in_a_notebook_the_row_is_output_metadata(ledger):
     assert set(good.metadata) == {"paperkit_claim"}
 
 
+def test_a_cell_that_ends_with_a_record_shows_the_card_only(ledger, capsys):
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    shell = InteractiveShell.instance()
+    try:
+        shell.user_ns["ledger"] = ledger
+        with capture_output() as captured:
+            assert shell.run_cell("ledger.record('c1-exact', 0.0)").success
+        assert len(captured.outputs) == 1
+        assert captured.stdout == ""
+        with capture_output() as captured:
+            shell.run_cell("ledger.judge('c1-exact', 0.0)")
+        assert "held=True" in captured.stdout
+    finally:
+        InteractiveShell.clear_instance()
+
+
 # -------------------------------------------------------------------------------------- intervals
 
 
