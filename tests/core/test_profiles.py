@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paperkit import profiles
@@ -129,6 +129,7 @@ def test_torch_generator():
     assert not torch.equal(a, torch.randn(3, generator=profiles.generator("y")))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.text(max_size=5))
 def test_seeds_differ_and_longer_lists_begin_with_shorter_ones(m, n, key):
     long, short = profiles.seeds(max(m, n), key), profiles.seeds(min(m, n), key)
