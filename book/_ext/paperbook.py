@@ -2,6 +2,7 @@
 
 * plotly.js is copied from the installed plotly, and loaded where there is an interactive figure;
 * thebe is left to ``js/live.js``, which starts it only where a Jupyter server answers;
+* a link to a text notebook finds the staged one;
 * every notebook page offers its executed ``.ipynb`` and its code as ``.py``;
 * links to edit a page lead to the text notebook in the repository, not to the staged copy;
 * the written HTML is corrected where the theme falls short of WCAG 2.1 AA.
@@ -23,6 +24,8 @@ from sphinx.application import Sphinx
 PLOTLY_BLOCK = "pk-plotly"  # the class of every figure that paperkit.plotting writes with plotly
 # sphinx-thebe loads thebe from a CDN and configures it for Binder; the book uses neither.
 THEBE_ASSET = re.compile(r"sphinx-thebe\.(js|css)|THEBE_JS_URL|thebe_selector")
+
+LINK_TO_TEXT = re.compile(r"\]\(([\w./-]+\.md)(?:#[\w-]+)?\)")
 
 # (where the theme falls short, what it should have written)
 ACCESSIBILITY = [
@@ -48,6 +51,18 @@ ACCESSIBILITY = [
         r'\1<p class="pk-print-title">\2</p>',
     ),
 ]
+
+
+def link_staged_notebooks(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Let a link to ``01_idea.md`` find the notebook, which is staged as ``01_idea.ipynb``."""
+    folder = Path(app.srcdir, docname).parent
+
+    def staged(match: re.Match[str]) -> str:
+        target = folder / match[1]
+        is_notebook = not target.exists() and target.with_suffix(".ipynb").exists()
+        return match[0].replace(".md", ".ipynb", 1) if is_notebook else match[0]
+
+    source[0] = LINK_TO_TEXT.sub(staged, source[0])
 
 
 def drop_thebe_config(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -132,6 +147,7 @@ def offer_downloads(path: Path) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx, after the theme's own handlers."""
     app.connect("builder-inited", link_edits_to_sources, priority=900)
+    app.connect("source-read", link_staged_notebooks)
     app.connect("doctree-resolved", drop_thebe_config, priority=900)
     app.connect("html-page-context", assemble_page, priority=900)
     app.connect("build-finished", finish, priority=900)
