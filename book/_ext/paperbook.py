@@ -45,6 +45,8 @@ ACCESSIBILITY = [
     ),
     # A role that was withdrawn from the standard, and one that must not stand alone.
     (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
+    # A data frame's corner is no heading.
+    (re.compile(r"<th></th>"), "<td></td>"),
     # The heading of the print layout is not the heading of the page.
     (
         re.compile(r'(<div id="jb-print-docs-body" class="onlyprint">\s*)<h1>(.*?)</h1>', re.S),

@@ -67,6 +67,7 @@ def server(layout: Layout, *, port: int, token: str) -> Any:
         "ServerApp.extra_static_paths": [str(layout.html)],
         "ServerApp.open_browser": False,
         "ServerApp.allow_root": True,
+        "ServerApp.answer_yes": True,
         "ServerApp.log_level": "ERROR",
         "IdentityProvider.token": token,
     }
