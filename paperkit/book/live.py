@@ -22,10 +22,24 @@ from paperkit.book.layout import BookError, Layout
 FIRST_PAGE = "book/intro.html"
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
+def free_port(wanted: int = 0) -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on.
+
+    Parameters
+    ----------
+    wanted : int, optional
+        0 for any.
+
+    Raises
+    ------
+    BookError
+        If `wanted` is taken.
+    """
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            raise BookError(f"port {wanted} is taken; leave --port out for a free one.") from error
         return int(probe.getsockname()[1])
 
 
@@ -49,7 +63,7 @@ def server(layout: Layout, *, port: int, token: str) -> Any:
     Raises
     ------
     BookError
-        If the book is not built, or the port is taken.
+        If the book is not built.
     """
     if not (layout.html / FIRST_PAGE).is_file():
         raise BookError(f"{layout.html} holds no book; build it first: python3 noxfile.py -s book")
@@ -72,14 +86,7 @@ def server(layout: Layout, *, port: int, token: str) -> Any:
         "IdentityProvider.token": token,
     }
     app = ServerApp()
-    try:
-        app.initialize(
-            [f"--{name}={value}" for name, value in options.items()], find_extensions=False
-        )
-    except SystemExit as error:
-        raise BookError(
-            f"port {port} of 127.0.0.1 is taken; choose another with --port."
-        ) from error
+    app.initialize([f"--{name}={value}" for name, value in options.items()], find_extensions=False)
     return app
 
 
@@ -102,14 +109,19 @@ def main(argv: Sequence[str] | None = None, *, root: Path | None = None) -> int:
     parser.add_argument("--port", type=int, help="default: a free one")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     options = parser.parse_args(argv)
-    port = options.port or free_port()
+    port = free_port(options.port or 0)
     token = secrets.token_urlsafe(24)
     app = server(Layout.of(root), port=port, token=token)
     # index.html is a redirect that would lose the token
     address = f"http://127.0.0.1:{port}/static/{FIRST_PAGE}?token={token}"
-    print(f"The book with live cells: {address}\nStop it with Ctrl+C.", flush=True)
-    if not options.no_browser:
-        webbrowser.open(address)
+
+    def announce() -> None:
+        print(f"The book with live cells: {address}\nStop it with Ctrl+C.", flush=True)
+        if not options.no_browser:
+            webbrowser.open(address)
+
+    # called by the loop, which starts when the server listens
+    app.io_loop.add_callback(announce)
     app.start()
     return 0
 

@@ -53,7 +53,9 @@ def each(pages):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def built():
+def built(request):
+    if "site" not in request.config.getoption("-m"):
+        pytest.skip("the built book is tested with: pytest -m site")
     if not PAGES:
         pytest.fail(f"{SITE} holds no pages; run: python3 noxfile.py -s book", pytrace=False)
 
@@ -304,17 +306,11 @@ def test_a_notebook_can_be_downloaded_as_notebook_and_as_script(page):
     assert script.count("\n# %%") >= len(code)
 
 
-def seconds(page):
-    notebook = nbformat.read((SITE / "_sources" / page).with_suffix(".ipynb"), as_version=4)
-    return len([cell for cell in notebook.cells if cell.cell_type == "code"])
-
-
 def shortest_notebook():
     if not NOTEBOOKS:
         pytest.skip("the book has no notebook yet")
-    rows = json.loads((SITE / "ledger.json").read_text(encoding="utf-8")) if SITE else {}
-    taken = {item["page"]: item["seconds"] for item in rows.get("notebooks", [])}
-    return min(NOTEBOOKS, key=lambda page: taken.get(page.removesuffix(".html"), seconds(page)))
+    taken = json.loads((SITE / "ledger.json").read_text(encoding="utf-8"))["notebooks"]
+    return min(NOTEBOOKS, key=lambda page: taken[page.removesuffix(".html")])
 
 
 def test_a_downloaded_notebook_runs_again(tmp_path):
@@ -345,7 +341,8 @@ def test_the_site_is_light_enough_to_pass_around():
 
 @pytest.fixture
 def live():
-    """The command that readers use, on a port that it chooses."""
+    """The command that readers use, on a port that it chooses: page, address and token."""
+    page = shortest_notebook()
     process = subprocess.Popen(
         [sys.executable, "-m", "paperkit.book", "live", "--no-browser"],
         stdout=subprocess.PIPE,
@@ -354,7 +351,9 @@ def live():
     )
     line = process.stdout.readline()
     try:
-        yield re.search(r"(http://127\.0\.0\.1:\d+)/static/\S+\?token=(\S+)", line).groups()
+        found = re.search(r"(http://127\.0\.0\.1:\d+)/static/\S+\?token=(\S+)", line)
+        assert found, line
+        yield page, *found.groups()
     finally:
         process.send_signal(signal.SIGINT)
         try:
@@ -365,8 +364,7 @@ def live():
 
 
 def test_a_live_cell_runs_edited_code_on_this_machine(live, context):
-    base, token = live
-    page = shortest_notebook()
+    page, base, token = live
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(f"{base}/api/sessions")
     inside = (base, base.replace("http", "ws"), "data:", "blob:")
