@@ -40,7 +40,10 @@ def _ledger(layout: Layout, options: argparse.Namespace) -> None:
     from paperkit.book.pages import fill
 
     ledger(layout)
-    fill(layout.root, layout.staged)
+    try:
+        fill(layout.root, layout.staged)
+    except ValueError as error:
+        raise BookError(f"{error}.") from error
 
 
 def _render(layout: Layout, options: argparse.Namespace) -> None:

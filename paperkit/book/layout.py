@@ -179,10 +179,16 @@ class Layout:
             name = path.relative_to(self.root).with_suffix("").as_posix()
             if name not in listed and "jupytext" in front_matter(path.read_text(encoding="utf-8")):
                 yield f"{name}.md is a notebook that _toc.yml does not list: it would never run."
-        for claims in sorted((self.root / "notebooks").glob("*/claims.yml")):
-            chapter = claims.parent.name
-            if not any(page.chapter == chapter and page.is_notebook for page in pages):
+        for chapter in dict.fromkeys(page.chapter for page in pages if page.chapter):
+            declares = (self.root / "notebooks" / chapter / "claims.yml").is_file()
+            if declares and not any(p.chapter == chapter and p.is_notebook for p in pages):
                 yield f"{chapter} has a claims.yml, but _toc.yml lists no notebook of that chapter."
+
+    @property
+    def in_preparation(self) -> tuple[str, ...]:
+        """Chapters with declared claims and neither a page nor a notebook yet."""
+        folders = sorted(path.parent.name for path in self.root.glob("notebooks/*/claims.yml"))
+        return tuple(name for name in folders if name not in self.chapters)
 
     @property
     def notebooks(self) -> tuple[Page, ...]:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from paperkit import claims
-from paperkit.book import pages
 from paperkit.book.layout import BookError, Layout, Page
 from paperkit.book.stage import (
     cell_seconds,
@@ -170,7 +169,7 @@ def audit(layout: Layout, records: Sequence[Record]) -> list[Chapter]:
         rows = []
         for claim in file.claims:
             record = by_id.get(claim.id)
-            row = dict(record.row) if record else claim.row()
+            row = claim.row() | (record.row if record else {})
             row["page"] = record.page.name if record else None
             row["seconds"] = round(record.seconds, 2) if record else None
             rows.append(row)
@@ -301,14 +300,13 @@ def ledger(layout: Layout) -> list[Chapter]:
     ]
     if faults:
         raise BookError(faults)
-    (layout.staged / "ledger.json").unlink(missing_ok=True)
-    if (layout.root / "book" / "chapters.yml").is_file():
-        pages.fill(layout.root, layout.staged)
     (layout.staged / "ledger.json").write_text(
         json.dumps(as_json(layout, chapters), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     for line in overview(chapters):
         print(line)
+    for name in layout.in_preparation:
+        print(f"ledger: {name} has declared its claims and is not in the book yet")
     return chapters
 
 

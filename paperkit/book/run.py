@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -193,19 +194,21 @@ def _pytest(
     taken.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-c", str(config), "--rootdir", str(layout.staged)]
     command += ["-p", "nbmake.pytest_plugin", "-p", "pytest_timeout", "-p", "no:cacheprovider"]
-    command += ["-p", "paperkit.book.progress", "--no-header", "--no-summary", "-q", "-q"]
+    command += ["-p", "paperkit_progress", "--no-header", "--no-summary", "-q", "-q"]
     command += ["--nbmake", "--overwrite", f"--nbmake-timeout={cell_timeout}"]
     command += [f"--timeout={notebook_timeout}", "--color=no"]
     if workers > 1:
         command += ["-p", "xdist.plugin", "-n", str(workers), "--dist", "worksteal"]
     command += [str(item.path.relative_to(layout.staged)) for item in items]
-    # the runner's own package must be importable even where the book has another root
-    here = str(Path(__file__).parents[2])
+    # a copy outside of the package: where the book has another root, so has its paperkit
+    plugins = layout.staged.parent / "plugins"
+    plugins.mkdir(exist_ok=True)
+    shutil.copyfile(Path(__file__).with_name("progress.py"), plugins / "paperkit_progress.py")
     env = env | {
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PAPERKIT_NOTEBOOKS": str(len(items)),
         "PAPERKIT_SECONDS": str(taken),
-        "PYTHONPATH": os.pathsep.join([env["PYTHONPATH"], here]),
+        "PYTHONPATH": os.pathsep.join([env["PYTHONPATH"], str(plugins)]),
     }
     env.pop("PYTEST_ADDOPTS", None)
     with subprocess.Popen(

@@ -208,13 +208,25 @@ def test_one_key_of_the_configuration_changes(book):
 def test_every_disagreement_of_files_and_contents_is_named(book):
     book.notebook("apples/02_more", "1")
     book.write("notebooks/plums/claims.yml", "abstract: []\n")
-    book.edit("_toc.yml", "  - file: book/ledger", "  - file: book/nothing\n  - file: book/intro")
+    book.write("notebooks/plums/index.md", "# Plums\n")
+    book.edit(
+        "_toc.yml",
+        "  - file: book/ledger",
+        "  - file: book/nothing\n  - file: book/intro\n  - file: notebooks/plums/index",
+    )
     with pytest.raises(BookError) as error:
         stage(Layout.of(book.root))
     text = str(error.value)
     assert len(error.value.faults) == 4
     for words in ("book/intro twice", "no book/nothing.md", "apples/02_more.md is", "plums has a"):
         assert words in text
+
+
+def test_a_chapter_that_only_declares_its_claims_does_not_stop_the_others(book):
+    book.write("notebooks/plums/claims.yml", "abstract: []\n")
+    layout = Layout.of(book.root)
+    assert len(stage(layout)) == 2
+    assert layout.in_preparation == ("plums",)
 
 
 def test_a_chapter_and_a_notebook_can_be_chosen(book):
