@@ -173,16 +173,6 @@ def bench(session):
 
 
 @task
-def full(session):
-    """Repeat the long computations of chapters, whose results are stored [-- CHAPTER ...]."""
-    if not session.posargs:
-        session.error("name the chapters, e.g.: nox -s full -- risk_scores")
-    for chapter in session.posargs:
-        for script in scripts_in(session, f"scripts/{chapter}", []):
-            run_script(session, script)
-
-
-@task
 def lock(session):
     """Write constraints.txt: exact versions for all platforms, from pyproject.toml."""
     target = ROOT / "constraints.txt"
@@ -193,6 +183,16 @@ def lock(session):
     run(session, "uv", "pip", "compile", "-q", *options, "pyproject.toml", "-o", str(part))
     target.write_text(first + "\n" + part.read_text())
     part.unlink()
+
+
+@task
+def full(session):
+    """Repeat the long computations of chapters, whose results are stored [-- CHAPTER ...]."""
+    if not session.posargs:
+        session.error("name the chapters, e.g.: nox -s full -- risk_scores")
+    for chapter in session.posargs:
+        for script in scripts_in(session, f"scripts/{chapter}", []):
+            run_script(session, script)
 
 
 @task
