@@ -125,7 +125,7 @@ def _card(root: Path, chapter: Mapping[str, str], present: set[str]) -> str:
     title = escape(chapter["title"])
     if name in present:
         title = f'<a class="pk-card-link" href="../notebooks/{name}/index.html">{title}</a>'
-        state = ""
+        state = '<p class="pk-card-state" aria-hidden="true">Read the chapter</p>'
     else:
         state = '<p class="pk-card-state">In preparation</p>'
     return (

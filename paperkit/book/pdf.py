@@ -77,6 +77,7 @@ def print_book(layout: Layout, target: Path) -> Path:
             tab.evaluate(
                 """async () => {
                     document.querySelectorAll("details").forEach((d) => (d.open = true));
+                    document.querySelectorAll(".toggle-button-hidden").forEach((b) => b.click());
                     if (window.MathJax?.startup) await window.MathJax.startup.promise;
                     await document.fonts.ready;
                 }"""

@@ -21,7 +21,7 @@ import nbformat
 import pytest
 
 from paperkit.book.layout import Layout
-from paperkit.book.pdf import FLAGS, browser
+from paperkit.book.pdf import FLAGS, browser, print_book
 
 pytestmark = [pytest.mark.site, pytest.mark.timeout(240)]
 
@@ -334,6 +334,19 @@ def test_the_site_is_light_enough_to_pass_around():
     assert [p for p in PAGES if (SITE / p).stat().st_size > 1.5e6] == []
     images = [path for path in files if path.suffix in {".png", ".jpg", ".webp", ".gif", ".svg"}]
     assert [str(path) for path in images if path.stat().st_size > 400e3] == []
+
+
+def test_the_book_prints_to_one_file_with_bookmarks(tmp_path, monkeypatch):
+    from pypdf import PdfReader
+
+    first, *_, last = LAYOUT.pages
+    monkeypatch.setattr(Layout, "pages", (first, last))
+    reader = PdfReader(print_book(Layout(LAYOUT.root, LAYOUT.profile), tmp_path / "book.pdf"))
+    titles = [item.title for item in reader.outline if not isinstance(item, list)]
+    headings = [re.search(r"<h1>(.*?)<", TEXT[f"{page.name}.html"])[1] for page in (first, last)]
+    assert titles == headings
+    assert headings[1] in " ".join(page.extract_text() for page in reader.pages[1:])
+    assert [path.name for path in tmp_path.iterdir()] == ["book.pdf"]
 
 
 # ------------------------------------------------------------------------------------- live cells
