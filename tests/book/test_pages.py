@@ -108,6 +108,17 @@ def test_the_weights_credited_are_the_weights_installed():
     assert all(all(row.values()) for row in rows)
 
 
+def test_every_page_of_the_book_folder_is_in_the_table_of_contents():
+    toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^[^#\n]*(?:file|root): (book/\S+)", toc, flags=re.M))
+    pages_there = {
+        str(path.relative_to(ROOT).with_suffix(""))
+        for path in (ROOT / "book").rglob("*.md")
+        if "_static" not in path.parts
+    }
+    assert listed == pages_there
+
+
 def test_a_table_escapes_text_links_addresses_and_labels_cells():
     html = pages.table(
         {"a": "Name & kind", "b": "Where"},
