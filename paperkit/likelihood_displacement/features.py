@@ -235,7 +235,7 @@ class MultiTokenFeatures:
     hidden: Mapping[tuple[int, ...], np.ndarray]
 
     def _states(self, response: Sequence[int], name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Hidden vectors (n, d) and residuals ``onehot - softmax`` (n, V) at the positions that predict ``response``."""
+        """Hidden vectors (n, d) and residuals ``onehot - softmax`` (n, V) where ``response`` is predicted."""
         response = tuple(int(token) for token in response)
         if not response:
             raise ValueError(f"{name} is empty")
@@ -308,7 +308,7 @@ def canonical_instance() -> tuple[UnconstrainedFeatures, tuple[str, ...]]:
 
 
 def rate_map(cosines: np.ndarray, norms: np.ndarray) -> np.ndarray:
-    r"""Initial rate of :math:`\ln p(y^+)` over the cosine of the two preferences and :math:`|h|`, (len(norms), len(cosines)).
+    r"""Initial rate of :math:`\ln p(y^+)` by cosine of the preferences and :math:`|h|`, (len(norms), len(cosines)).
 
     The world: two unit preferences at the given cosine, a third token that points along :math:`W_a - W_b`, and a
     hidden vector of the given norm on the preferences' bisector.

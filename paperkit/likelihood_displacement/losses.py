@@ -1,7 +1,7 @@
 r"""The losses of direct preference learning, as functions of one number.
 
-With the margin :math:`u(\theta) = \ln \pi_\theta(y^+|x) - \ln \pi_\theta(y^-|x)` and its value :math:`u_{ref}` under the
-frozen reference model, every loss of the family is :math:`\ell(u)` with :math:`\ell'(u_{ref}) < 0`:
+With the margin :math:`u(\theta) = \ln \pi_\theta(y^+|x) - \ln \pi_\theta(y^-|x)` and its value :math:`u_{ref}`
+under the frozen reference model, every loss of the family is :math:`\ell(u)` with :math:`\ell'(u_{ref}) < 0`:
 
 ===========  ==========================================================  =================================
 kind         :math:`\ell(u)`                                              stops moving

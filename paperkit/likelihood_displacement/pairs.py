@@ -199,7 +199,7 @@ def _pack(
             span[side] = [n - 1, *range(cursor, stop)]
             cursor = stop
         spans.append(span)
-    mask = torch.where(allowed, 0.0, torch.finfo(dtype).min).to(dtype)[:, None]
+    mask = torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
     return ids.to(device), positions.to(device), mask.to(device), spans
 
 
@@ -286,7 +286,7 @@ def filter_pairs(
     if not 0 < keep <= 1:
         raise ValueError(f"keep must lie in (0, 1]; got {keep!r}")
     if by not in scores:
-        raise ValueError(f"by must be a column of scores ({', '.join(scores)}); got {by!r}")
+        raise ValueError(f"by must be a column of scores ({', '.join(map(str, scores))}); got {by!r}")
     if which not in ("lowest", "highest"):
         raise ValueError(f"which must be 'lowest' or 'highest'; got {which!r}")
     values = scores[by].to_numpy(dtype=float)

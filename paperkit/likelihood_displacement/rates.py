@@ -2,7 +2,8 @@ r"""The exact displacement at the first step of training, without taking it.
 
 Gradient flow on a pair's margin moves the preferred log-probability at the rate
 
-.. math:: \frac{d}{ds} \ln \pi(y^+) = |G^+|^2 - \langle G^+, G^- \rangle , \qquad G^\pm = \nabla_\theta \ln \pi(y^\pm | x).
+.. math:: \frac{d}{ds} \ln \pi(y^+) = |G^+|^2 - \langle G^+, G^- \rangle ,
+   \qquad G^\pm = \nabla_\theta \ln \pi(y^\pm | x).
 
 It is negative exactly if the first step displaces. A gradient of a linear map summed over positions,
 :math:`\sum_t \delta_t x_t^\top`, has inner products that need no gradient matrix:

@@ -146,9 +146,10 @@ def test_token_rates_equal_displacement_rates(tiny_llama):
                 assert table["blocks"][i, j, i] == 0
                 continue
             exact = displacement_rates(tiny_llama, [TokenPair(prompt, (a,), (b,))])
-            assert table["blocks"][i, j, i] == pytest.approx(exact["rate_blocks"][0], rel=1e-8)
-            assert table["head"][i, j, i] == pytest.approx(exact["rate_head"][0], rel=1e-8)
-    assert (table["head"][0, 1, 0] > 0) and (table["head"][1, 0, 1] > 0)
+            assert table["blocks"][i, j, i] == pytest.approx(exact["rate_blocks"][0], rel=1e-5)
+            assert table["head"][i, j, i] == pytest.approx(exact["rate_head"][0], rel=1e-5)
+    assert table["head"][0, 1, 0] > 0
+    assert table["head"][1, 0, 1] > 0
 
 
 def test_edit_distance_and_filter():
