@@ -6,7 +6,8 @@ The centred hidden embedding similarity (CHES) of a pair, with :math:`h` the fin
 .. math:: CHES = \\langle S^+, S^- \\rangle - |S^+|^2, \\qquad S^\\pm = \\sum_{k=1}^{|y^\\pm|} h_{x, y^\\pm_{<k}} ,
 
 and its length-normalised form, :math:`\\langle \\bar h^+, \\bar h^- - \\bar h^+ \\rangle` with means in place of sums.
-The higher, the more the rejected response looks like the chosen one to the model, relative to the chosen one's own size.
+The higher, the more the rejected response looks like the chosen one to the model, relative to the chosen one's own
+size.
 
 Source: Razin et al. 2025, Definition 2.
 """
@@ -199,7 +200,9 @@ def _pack(
             span[side] = [n - 1, *range(cursor, stop)]
             cursor = stop
         spans.append(span)
-    mask = torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
+    mask = torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)[
+        :, None
+    ]
     return ids.to(device), positions.to(device), mask.to(device), spans
 
 
@@ -286,7 +289,9 @@ def filter_pairs(
     if not 0 < keep <= 1:
         raise ValueError(f"keep must lie in (0, 1]; got {keep!r}")
     if by not in scores:
-        raise ValueError(f"by must be a column of scores ({', '.join(map(str, scores))}); got {by!r}")
+        raise ValueError(
+            f"by must be a column of scores ({', '.join(map(str, scores))}); got {by!r}"
+        )
     if which not in ("lowest", "highest"):
         raise ValueError(f"which must be 'lowest' or 'highest'; got {which!r}")
     values = scores[by].to_numpy(dtype=float)

@@ -99,19 +99,29 @@ class RefusalLanguage:
     def sample(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw ``n`` prompts with responses: token ids (n, 2 + 1 + max_body + 1), padded with -1, and their lengths."""
         width = 2 + 1 + self.max_body + 1
+        severity, topic = (
+            rng.integers(self.n_severities, size=n),
+            rng.integers(self.n_topics, size=n),
+        )
+        law = np.array([self.kind_probabilities(s) for s in range(self.n_severities)]).cumsum(1)
+        kind = (rng.random(n)[:, None] > law[severity]).sum(1).clip(max=2)
+        size = rng.integers(1, self.max_body + 1, size=n)
+        place = np.arange(self.max_body)
+        body = rng.integers(self.n_bodies, size=(n, self.max_body))
+        topical = (topic[:, None] + place) % self.n_bodies  # an answer depends on the topic
+        comply = (kind == 0)[:, None]
+        body = (
+            np.where(comply & (rng.random(body.shape) < 0.7), topical, body)
+            + comply * self.n_bodies
+        )
+        openers = np.array([self.opener_ids(k) for k in range(3)])
         rows = np.full((n, width), -1)
-        lengths = np.zeros(n, dtype=int)
-        bodies = self.n_severities + self.n_topics + 3 * len(self.openers[0])
-        for i in range(n):
-            severity, topic = rng.integers(self.n_severities), rng.integers(self.n_topics)
-            kind = rng.choice(3, p=self.kind_probabilities(severity))
-            size = rng.integers(1, self.max_body + 1)
-            body = rng.integers(self.n_bodies, size=size)
-            if kind == 0:  # the answer depends on the topic
-                body = np.where(rng.random(size) < 0.7, (topic + np.arange(size)) % self.n_bodies, body)
-                body = body + self.n_bodies
-            row = [*self.prompt(severity, topic), rng.choice(self.opener_ids(kind)), *(bodies + body), self.end]
-            rows[i, : len(row)], lengths[i] = row, len(row)
+        rows[:, 0], rows[:, 1] = severity, self.n_severities + topic
+        rows[:, 2] = openers[kind, rng.integers(openers.shape[1], size=n)]
+        inside = place < size[:, None]
+        rows[:, 3:-1][inside] = (openers.max() + 1 + body)[inside]
+        rows[np.arange(n), 3 + size] = self.end
+        lengths = 4 + size
         return rows, lengths
 
 
@@ -124,21 +134,35 @@ class RefusalWorld:
 
     @classmethod
     def pretrain(
-        cls, *, seed: int, n_steps: int = 500, batch_size: int = 64, language: RefusalLanguage | None = None
+        cls,
+        *,
+        seed: int,
+        n_steps: int = 500,
+        batch_size: int = 64,
+        language: RefusalLanguage | None = None,
     ) -> RefusalWorld:
         """Train a two-block Llama (width 32, untied head) on the language by next-token prediction."""
         from transformers import LlamaConfig, LlamaForCausalLM
 
         if n_steps < 1 or batch_size < 1:
-            raise ValueError(f"n_steps and batch_size must be at least 1; got {n_steps}, {batch_size}")
+            raise ValueError(
+                f"n_steps and batch_size must be at least 1; got {n_steps}, {batch_size}"
+            )
         language = RefusalLanguage() if language is None else language
         torch.manual_seed(seed)
         model = LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=language.vocabulary, hidden_size=32, intermediate_size=128, num_hidden_layers=2,
-                num_attention_heads=4, max_position_embeddings=16, tie_word_embeddings=False,
-                bos_token_id=None, eos_token_id=language.end, pad_token_id=language.end,
-            )  # fmt: skip
+                vocab_size=language.vocabulary,
+                hidden_size=32,
+                intermediate_size=128,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=16,
+                tie_word_embeddings=False,
+                bos_token_id=None,
+                eos_token_id=language.end,
+                pad_token_id=language.end,
+            )
         )
         rng = np.random.default_rng([seed, 1])
 
@@ -153,12 +177,21 @@ class RefusalWorld:
 
         model.train()
         models.train(
-            step, model.parameters(), n_steps=n_steps, learning_rate=2e-3, schedule="linear",
-            optimizer="adamw", clip_norm=1.0, seed=seed, every=n_steps,
-        )  # fmt: skip
+            step,
+            model.parameters(),
+            n_steps=n_steps,
+            learning_rate=2e-3,
+            schedule="linear",
+            optimizer="adamw",
+            clip_norm=1.0,
+            seed=seed,
+            every=n_steps,
+        )
         return cls(language, model.eval())
 
-    def kind_mass(self, model: Any | None = None, *, severity: int = 3, held_out: bool = True) -> dict[str, float]:
+    def kind_mass(
+        self, model: Any | None = None, *, severity: int = 3, held_out: bool = True
+    ) -> dict[str, float]:
         """Exact probability of each kind of opener, averaged over topics; ``other`` is what none of them has."""
         model = self.model if model is None else model
         low, high = (
@@ -166,17 +199,22 @@ class RefusalWorld:
             if held_out
             else (0, self.language.n_training_topics)
         )
-        prompts = torch.tensor([self.language.prompt(severity, topic) for topic in range(low, high)])
+        prompts = torch.tensor(
+            [self.language.prompt(severity, topic) for topic in range(low, high)]
+        )
         with torch.no_grad():
             p = torch.softmax(model(input_ids=prompts).logits[:, -1].double(), -1)
         mass = {
-            kind: float(p[:, self.language.opener_ids(k)].sum(1).mean()) for k, kind in enumerate(KINDS)
+            kind: float(p[:, self.language.opener_ids(k)].sum(1).mean())
+            for k, kind in enumerate(KINDS)
         }
         mass["refuse"] = mass["soft"] + mass["hard"]
         mass["other"] = 1.0 - mass["comply"] - mass["refuse"]
         return mass
 
-    def sample_responses(self, prompts: Tensor, generator: torch.Generator) -> list[tuple[int, ...]]:
+    def sample_responses(
+        self, prompts: Tensor, generator: torch.Generator
+    ) -> list[tuple[int, ...]]:
         """One response (temperature 1, end token included) to each prompt (n, 2)."""
         ids = prompts
         alive = torch.ones(len(ids), dtype=torch.bool)
@@ -214,7 +252,9 @@ class RefusalWorld:
         generator = torch.Generator().manual_seed(seed)
         rng = np.random.default_rng([seed, 2])
         topics = range(self.language.n_training_topics)
-        prompts = torch.tensor([self.language.prompt(severity, t) for t in topics]).repeat(repeats, 1)
+        prompts = torch.tensor([self.language.prompt(severity, t) for t in topics]).repeat(
+            repeats, 1
+        )
         first = self.sample_responses(prompts, generator)
         second = self.sample_responses(prompts, generator)
         pairs, rows = [], []
@@ -234,7 +274,9 @@ class RefusalWorld:
                 }
             )
         if not pairs:
-            raise ValueError("every pair of samples was equal or without an opener: nothing to prefer")
+            raise ValueError(
+                "every pair of samples was equal or without an opener: nothing to prefer"
+            )
         return pairs, pd.DataFrame(rows)
 
     @staticmethod

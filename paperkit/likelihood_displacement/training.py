@@ -61,7 +61,9 @@ class TrainingTrace:
         return (p.cummax() - p).max().rename("largest_drop")
 
 
-def pair_logprobs(model: Any, pairs: Sequence[TokenPair], *, batch_size: int | None = None) -> Tensor:
+def pair_logprobs(
+    model: Any, pairs: Sequence[TokenPair], *, batch_size: int | None = None
+) -> Tensor:
     """Log-probabilities of chosen and rejected responses, (N, 2), differentiable in the model's parameters."""
     rows = [(pair.prompt, side) for pair in pairs for side in (pair.chosen, pair.rejected)]
     device = next(model.parameters()).device
@@ -107,7 +109,11 @@ def trained_parameters(model: Any, train: str | int) -> list[nn.Parameter]:
         if not 1 <= train <= depth:
             raise ValueError(f"train must be at most the {depth} blocks of the model; got {train}")
         blocks = max(
-            (m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth),
+            (
+                m
+                for m in model.base_model.modules()
+                if isinstance(m, nn.ModuleList) and len(m) == depth
+            ),
             key=lambda m: sum(p.numel() for p in m.parameters()),
         )
         return [parameter for block in list(blocks)[-train:] for parameter in block.parameters()]
@@ -171,7 +177,11 @@ def train_preferences(
         check_loss(loss, beta, delta)
     if not (np.isfinite(sft) and sft >= 0):
         raise ValueError(f"sft must be finite and not negative; got {sft!r}")
-    for name, value in (("n_steps", n_steps), ("record_every", record_every), ("batch_size", batch_size or 1)):
+    for name, value in (
+        ("n_steps", n_steps),
+        ("record_every", record_every),
+        ("batch_size", batch_size or 1),
+    ):
         if value < 1:
             raise ValueError(f"{name} must be at least 1; got {value}")
     if learning_rate is None and optimizer != "sgd":
@@ -242,17 +252,24 @@ def train_preferences(
         learning_rate=learning_rate,
         schedule="constant",
         optimizer=optimizer,
+        clip_norm=None,
         seed=seed,
-        every=max(n_steps, 1),
+        every=n_steps,
     )
     record(n_steps)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    return TrainingTrace(pd.concat(records, ignore_index=True), pd.DataFrame(tokens), model, learning_rate)
+    return TrainingTrace(
+        pd.concat(records, ignore_index=True), pd.DataFrame(tokens), model, learning_rate
+    )
 
 
 def _rate_for_margin(
-    model: Any, pairs: Sequence[TokenPair], parameters: list[nn.Parameter], objective: Any, wanted: float
+    model: Any,
+    pairs: Sequence[TokenPair],
+    parameters: list[nn.Parameter],
+    objective: Any,
+    wanted: float,
 ) -> float:
     """Learning rate at which one descent step raises the mean margin by ``wanted`` nats, to first order."""
     if not (np.isfinite(wanted) and wanted > 0):
@@ -267,7 +284,9 @@ def _rate_for_margin(
         if d is not None and a is not None
     )
     if slope <= 0:
-        raise ValueError("a first step on this loss does not raise the mean margin: give a learning_rate")
+        raise ValueError(
+            "a first step on this loss does not raise the mean margin: give a learning_rate"
+        )
     return wanted / slope
 
 
