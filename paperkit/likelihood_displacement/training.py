@@ -53,11 +53,12 @@ class TrainingTrace:
         """Last minus first step, one row a pair."""
         table = self.pairs.set_index(["step", "pair"])
         last = int(self.pairs["step"].max())
-        return table.loc[last] - table.loc[0]
+        return pd.DataFrame(table.loc[last] - table.loc[0])
 
     def largest_drop(self) -> pd.Series:
         """Largest fall of the preferred probability between any two steps, earlier minus later, by pair."""
-        p = np.exp(self.pairs.pivot_table(index="step", columns="pair", values="log_chosen"))
+        log_p = self.pairs.pivot_table(index="step", columns="pair", values="log_chosen")
+        p = log_p.apply(np.exp)
         return (p.cummax() - p).max().rename("largest_drop")
 
 
