@@ -398,8 +398,10 @@ def synthetic_fit(
     deviation_features: Sequence[int] = (1,),
     prevalence: str = "true",
     prior_scale: float = 3.0,
-    draws: int = 1000,
+    draws: int = 500,
+    n_nodes: int | None = None,
     with_risk: bool = True,
+    risk_draws: int = 100,
 ) -> dict:
     """Fit one synthetic population under one constraint.
 
@@ -415,6 +417,8 @@ def synthetic_fit(
         Expertise set; (1,) is right.
     prevalence : {"true", "tested"}
         Source of the prevalence; ``tested`` is the mistake of taking it from tested people.
+    draws, n_nodes : int
+        Posterior draws and quadrature nodes.
     with_risk : bool
         Also compare the risk of untested and tested people with the truth.
 
@@ -447,6 +451,7 @@ def synthetic_fit(
         sigma=sim.truth["sigma"] if fixed == "sigma" else None,
         constraints=known,
         prior_scale=prior_scale,
+        n_nodes=n_nodes,
     ).fit(seed=seed, draws=draws)
     record = {
         "set": seed,
@@ -455,7 +460,7 @@ def synthetic_fit(
         **_posterior_summary(idata),
     }
     if with_risk:
-        risk = predict(idata, sim.X, max_draws=200).sel(statistic="mean")
+        risk = predict(idata, sim.X, max_draws=risk_draws).sel(statistic="mean")
         off, on = sim.tested == 0, sim.tested == 1
         record["rmse_untested"] = _rmse(risk.risk_untested.values[off], sim.true_risk_untested())
         record["rmse_tested"] = _rmse(risk.risk_tested.values[on], sim.true_risk_tested())
@@ -487,10 +492,11 @@ def _rmse(one: Any, two: Any) -> float:
 def synthetic_sets(
     seeds: Sequence[int], *, constraints: Sequence[str] = ("u", "p", "e", "b"), **settings: Any
 ) -> pd.DataFrame:
-    """Run :func:`synthetic_fit` for every set and constraint."""
-    return pd.DataFrame(
-        [synthetic_fit(seed=s, constraint=c, **settings) for s in seeds for c in constraints]
-    )
+    """Run :func:`synthetic_fit` for every set and constraint through ``paperkit.sweeps``."""
+    from paperkit.sweeps import sweep
+
+    cases = [{"constraint": c, **settings} for c in constraints]
+    return sweep(synthetic_fit, cases, seeds=seeds, description="synthetic populations")
 
 
 def paired_ratio(table: pd.DataFrame, column: str, one: str, two: str) -> np.ndarray:
@@ -507,7 +513,7 @@ def prior_shift(table_low: pd.DataFrame, table_high: pd.DataFrame) -> np.ndarray
     return (moved["b"] / moved["u"]).to_numpy()
 
 
-def nuts_comparison(*, seed: int, n: int = 1000, draws: int = 500, tune: int = 500) -> dict:
+def nuts_comparison(*, seed: int, n: int = 1000, draws: int = 800, tune: int = 500) -> dict:
     """NUTS against nested Laplace on one population with both constraints.
 
     Returns
@@ -769,8 +775,10 @@ def equal_risk_gap(idata: Any, data: SelectiveLabels) -> float:
 
 
 def light_chain_policies(seeds: Sequence[int], **settings: Any) -> pd.DataFrame:
-    """:func:`light_chain_record` for several policy draws."""
-    return pd.DataFrame([light_chain_record(seed=s, **settings) for s in seeds])
+    """:func:`light_chain_record` for several policy draws through ``paperkit.sweeps``."""
+    from paperkit.sweeps import sweep
+
+    return sweep(light_chain_record, [settings], seeds=seeds, description="policies")
 
 
 def step_record(*, seed: int, policy: str | Mapping[str, float] = "step") -> dict:

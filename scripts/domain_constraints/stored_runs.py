@@ -2,7 +2,7 @@
 
     python scripts/domain_constraints/stored_runs.py [synthetic] [heckman] [normal] [sbc]
 
-Without arguments all four. About ten CPU minutes.
+Without arguments all four. About six CPU minutes.
 """
 
 import sys
@@ -21,8 +21,12 @@ CONSTRAINTS = ("u", "p", "e", "b")
 def synthetic() -> None:
     """60 populations of 5,000 people, uniform Z, four constraint sets, and the rivals."""
     seeds = list(range(60))
-    rows = [ex.synthetic_fit(seed=s, constraint=c, n=5000) for s in seeds for c in CONSTRAINTS]
-    settings = {"n": 5000, "unobservable": "uniform", "draws": 1000, "risk_draws": 200}
+    rows = [
+        ex.synthetic_fit(seed=s, constraint=c, n=5000, n_nodes=12)
+        for s in seeds
+        for c in CONSTRAINTS
+    ]
+    settings = {"n": 5000, "unobservable": "uniform", "draws": 500, "n_nodes": 12}
     data.save_stored(
         CHAPTER, "synthetic", pd.DataFrame(rows), script=SCRIPT, settings=settings, seeds=seeds
     )
@@ -42,19 +46,15 @@ def heckman() -> None:
 
 
 def normal() -> None:
-    """20 populations of 2,000 people, normal Z, alpha fixed and sigma fixed."""
-    seeds = list(range(20))
+    """10 populations of 1,000 people, normal Z, alpha fixed and sigma fixed."""
+    seeds = list(range(10))
+    settings = {"n": 1000, "unobservable": "normal", "draws": 500, "n_nodes": 64}
     rows = []
     for fixed in ("alpha", "sigma"):
         for s in seeds:
             for c in CONSTRAINTS:
                 record = ex.synthetic_fit(
-                    seed=s,
-                    constraint=c,
-                    n=2000,
-                    unobservable="normal",
-                    fixed=fixed,
-                    with_risk=False,
+                    seed=s, constraint=c, fixed=fixed, with_risk=False, **settings
                 )
                 rows.append({"fixed": fixed, **record})
     data.save_stored(
@@ -62,7 +62,7 @@ def normal() -> None:
         "normal",
         pd.DataFrame(rows),
         script=SCRIPT,
-        settings={"n": 2000, "unobservable": "normal", "draws": 1000},
+        settings=settings,
         seeds=seeds,
     )
 
