@@ -697,6 +697,22 @@ def penguin_curves(
     return pd.DataFrame(rows)
 
 
+def penguin_confusions(
+    seeds: Sequence[int], n_values: Sequence[int]
+) -> dict[int, dict[str, FloatArray]]:
+    """Confusion matrices (3, 3), rows summing to 1, averaged over splits: n to method to matrix."""
+    result: dict[int, dict[str, FloatArray]] = {}
+    for n in n_values:
+        counts: dict[str, FloatArray] = {}
+        for seed in seeds:
+            predicted, truth = real.penguin_predictions(np.random.default_rng(seed), n=n)
+            for name, guess in predicted.items():
+                matrix = counts.setdefault(name, np.zeros((3, 3)))
+                np.add.at(matrix, (truth, guess), 1)
+        result[n] = {name: c / c.sum(axis=1, keepdims=True) for name, c in counts.items()}
+    return result
+
+
 def penguin_gain(frame: pd.DataFrame, rng: np.random.Generator) -> Interval:
     """Mixture (largest m) minus the supervised method with the higher mean accuracy, paired."""
     part = frame[frame.m == frame.m.max()]
@@ -766,9 +782,7 @@ def probe_table(
     return pd.DataFrame(rows)
 
 
-def digits_difference(
-    table: pd.DataFrame, first: str, second: str, n: int, rng: np.random.Generator
-) -> Interval:
+def digits_difference(table: pd.DataFrame, first: str, second: str, n: int) -> Interval:
     """Mean over splits of the accuracy difference between two methods of a stored table.
 
     The columns are split, method, n, accuracy (averaged over label draws); the interval is
@@ -783,3 +797,13 @@ def digits_difference(
     half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / len(difference) ** 0.5
     mean = float(difference.mean())
     return Interval(mean, mean - half, mean + half, 0.95, len(difference), "Student, over splits")
+
+
+def replicate_error(live: pd.DataFrame, table: pd.DataFrame) -> float:
+    """Largest absolute difference between live probe accuracies and the stored ones."""
+    keys = ["split", "method", "n", "draw"]
+    names = live["m"].map(lambda m: f"contrastive m={m}" if m else "pixels")
+    joined = live.assign(method=names).merge(table, on=keys, suffixes=("", "_stored"))
+    if len(joined) != len(live):
+        raise ValueError(f"only {len(joined)} of {len(live)} probes have a stored value")
+    return float((joined["accuracy"] - joined["accuracy_stored"]).abs().max())

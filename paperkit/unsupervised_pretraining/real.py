@@ -113,37 +113,44 @@ def mixture_predictions(
     return posterior.argmax(axis=1)
 
 
-def penguin_split(
+def penguin_predictions(
     rng: np.random.Generator,
     *,
     n: int = 10,
     m: int = 160,
     covariance: str = "tied",
     supervised: bool = True,
-) -> dict[str, float]:
-    """Test accuracies on one random split: 142 test rows, m unlabelled rows, n of them labelled."""
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Predicted classes of each method on 142 test rows of one random split, and the true classes.
+
+    m rows are unlabelled, n of them labelled. Labels come from the first 20 rows (from the first n if
+    n > 20), so that runs over m share them; a split whose first rows lack a species is redrawn.
+    """
     X, y = load_penguins()
-    order = rng.permutation(len(y))
-    test, pool = order[:142], order[142:]
-    if not n <= m <= len(pool):
-        raise ValueError(f"need n <= m <= {len(pool)}, got n={n}, m={m}")
-    # Labels come from the first 20 rows where they suffice, so that runs over m share them.
-    head = pool[: max(20, n)]
-    while len(np.unique(y[head])) < 3:
+    if not n <= m <= len(y) - 142:
+        raise ValueError(f"need n <= m <= {len(y) - 142}, got n={n}, m={m}")
+    while True:
         order = rng.permutation(len(y))
         test, pool = order[:142], order[142:]
         head = pool[: max(20, n)]
+        if len(np.unique(y[head])) == 3:
+            break
     labelled = head[draw_labelled(y[head], n, rng)]
-    unlabelled = pool[:m]
     seed = int(rng.integers(2**31))
     predicted = {
         "mixture": mixture_predictions(
-            X[unlabelled], X[labelled], y[labelled], X[test], covariance=covariance, seed=seed
+            X[pool[:m]], X[labelled], y[labelled], X[test], covariance=covariance, seed=seed
         )
     }
     if supervised:
         predicted |= supervised_predictions(X[labelled], y[labelled], X[test])
-    return {name: float((guess == y[test]).mean()) for name, guess in predicted.items()}
+    return predicted, y[test]
+
+
+def penguin_split(rng: np.random.Generator, **settings: Any) -> dict[str, float]:
+    """Test accuracy of each method on one split; settings as in `penguin_predictions`."""
+    predicted, truth = penguin_predictions(rng, **settings)
+    return {name: float((guess == truth).mean()) for name, guess in predicted.items()}
 
 
 def _r2(y: FloatArray, predicted: FloatArray) -> float:
@@ -165,7 +172,7 @@ def bfi_split(
     n_values: tuple[int, ...] = (30, 50, 400),
     m_values: tuple[int, ...] = (100, 1436),
     n_factors: int = 5,
-    n_label_draws: int = 2,
+    n_label_draws: int = 8,
     baselines: bool = True,
 ) -> list[dict[str, Any]]:
     """R^2 of one held-out item, 1,000 test people, 1,436 others of whom n are labelled.
@@ -195,7 +202,8 @@ def bfi_split(
     result: list[dict[str, Any]] = []
     for n in n_values:
         values: dict[tuple[str, int], list[float]] = {}
-        for _ in range(n_label_draws):
+        # Large labelled samples vary little: fewer draws do.
+        for _ in range(n_label_draws if n <= 100 else max(1, n_label_draws // 4)):
             rows = pool[rng.choice(len(pool), n, replace=False)]
             for m, features in scores.items():
                 values.setdefault(("factors", m), []).append(_regression(features, y, rows, test))

@@ -1,0 +1,160 @@
+"""Data of the chapter's interactive figures: traces for `paperkit.plotting.slider`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from paperkit.unsupervised_pretraining import counterexamples, mixture
+from paperkit.unsupervised_pretraining.factor import FactorTask, factor_sweep
+
+SURFACE_RANKS = (1, 2, 4, 8)
+SURFACE_SIGNALS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+def surface_task(r: int, signal: float) -> FactorTask:
+    """Task of one panel: d = 40, r equal factors of strength ``signal``, coefficients 1/2."""
+    return FactorTask.diagonal([signal] * r, [0.5] * r, dimension=40)
+
+
+def surface_table(m_values: Any, n_values: Any, n_draws: int, seed: int) -> pd.DataFrame:
+    """Simulated mean excess over (m, n) for every rank and signal: r, signal, m, n, excess."""
+    rows = []
+    for r in SURFACE_RANKS:
+        for signal in SURFACE_SIGNALS:
+            frame = factor_sweep(
+                surface_task(r, signal), m_values, n_values, n_draws, ("pretrained",), seed
+            )
+            mean = frame.groupby(["m", "n"], as_index=False)["excess"].mean()
+            rows.append(mean.assign(r=r, signal=signal))
+    return pd.concat(rows, ignore_index=True)
+
+
+def surface_frames(table: pd.DataFrame) -> tuple[list[list[Any]], list[str]]:
+    """Traces of the four-panel surface, one step a signal strength, and the steps' labels.
+
+    Each panel is a heat map of log10 excess over log10 n and log10 m with the predicted crossover
+    with least squares as a white line.
+    """
+    import plotly.graph_objects as go
+
+    frames, labels = [], []
+    for strength in sorted(float(value) for value in table["signal"].unique()):
+        step, traces = table[table["signal"] == strength], []
+        for k, rank in enumerate(sorted(int(value) for value in table["r"].unique())):
+            part = step[step["r"] == rank]
+            axes = {"xaxis": f"x{k + 1 if k else ''}", "yaxis": f"y{k + 1 if k else ''}"}
+            grid = part.pivot(index="m", columns="n", values="excess")
+            x = np.log10(grid.columns.to_numpy(float))
+            y = np.log10(grid.index.to_numpy(float))
+            traces.append(
+                go.Heatmap(
+                    x=x,
+                    y=y,
+                    z=np.log10(grid.to_numpy()),
+                    zmin=-4.5,
+                    zmax=0,
+                    colorscale="Viridis",
+                    showscale=k == 0,
+                    colorbar={"title": {"text": "log10 excess"}},
+                    **axes,
+                )
+            )
+            n = np.geomspace(60, float(10 ** x.max()), 40)
+            star = np.log10(surface_task(rank, strength).crossover(n))
+            traces.append(
+                go.Scatter(
+                    x=np.log10(n),
+                    y=np.clip(star, y.min(), y.max()),
+                    mode="lines",
+                    line={"color": "white", "width": 3},
+                    name="m*(n)",
+                    **axes,
+                )
+            )
+        frames.append(traces)
+        labels.append(f"{strength:g}")
+    return frames, labels
+
+
+def tilt_frames(deltas: Any, label_noise: float = 0.0) -> tuple[list[list[Any]], list[str]]:
+    """Traces of the two-squares figure: the density across the square, and the excess against m."""
+    import plotly.graph_objects as go
+
+    m = np.unique(np.geomspace(10, 10_000, 25).astype(int))
+    frames, labels = [], []
+    for delta in deltas:
+        density = [1 - 2 * delta, 1 - 2 * delta, 1 + 2 * delta, 1 + 2 * delta]
+        excess = [counterexamples.two_squares_excess(int(k), float(delta), label_noise) for k in m]
+        frames.append(
+            [
+                go.Scatter(x=[0, 0.5, 0.5, 1], y=density, mode="lines", fill="tozeroy",
+                           name="density along the true axis", xaxis="x", yaxis="y"),
+                go.Scatter(x=np.log10(m), y=excess, mode="lines+markers", name="excess error",
+                           xaxis="x2", yaxis="y2"),
+            ]
+        )  # fmt: skip
+        labels.append(f"{delta:g} (kappa {1 / (2 * delta):.0f})")
+    return frames, labels
+
+
+def separation_frames(
+    separations: Any, m: int, n_fits: int, rng: np.random.Generator
+) -> tuple[list[list[Any]], list[str]]:
+    """Traces of the two-component figure: both densities, and boundaries fitted without labels.
+
+    The boundary's angle to the best one is drawn as a line through the origin of the plane of the
+    first two coordinates.
+    """
+    import plotly.graph_objects as go
+
+    x = np.linspace(-5, 5, 81)
+    frames, labels = [], []
+    for s in separations:
+        ends = []
+        for _ in range(n_fits):
+            rows = rng.standard_normal((m, 2))
+            rows[:, 0] += s * rng.choice((-1.0, 1.0), m)
+            u = mixture.fit_symmetric_mixture(rows, em_steps=2, tol=1e-6)
+            u = u / np.linalg.norm(u)
+            reach = min(2.0 / max(abs(u[0]), 1e-9), 4.0 / max(abs(u[1]), 1e-9))
+            ends.append((np.array([-u[1], u[1]]) * reach, np.array([u[0], -u[0]]) * reach))
+        traces = [
+            go.Scatter(x=x, y=0.5 * stats.norm.pdf(x - sign * s), mode="lines", name=name,
+                       fill="tozeroy", xaxis="x", yaxis="y")
+            for sign, name in ((-1, "component A"), (1, "component B"))
+        ]  # fmt: skip
+        traces += [
+            go.Scatter(x=a, y=b, xaxis="x2", yaxis="y2", showlegend=False, mode="lines",
+                       line={"width": 1, "color": "#0072B2"}, opacity=0.6)
+            for a, b in ends
+        ]  # fmt: skip
+        frames.append(traces)
+        information = float(mixture.tanh_information(s))
+        labels.append(f"{s:.2f} (J = {information:.2f})")
+    return frames, labels
+
+
+def confusion_frames(tables: dict[int, dict[str, np.ndarray]]) -> tuple[list[list[Any]], list[str]]:
+    """Traces of confusion matrices side by side, one step a number of labels.
+
+    ``tables`` maps n to method to a (C, C) matrix of row shares.
+    """
+    import plotly.graph_objects as go
+
+    frames, labels = [], []
+    for n, methods in tables.items():
+        traces = []
+        for k, matrix in enumerate(methods.values()):
+            suffix = str(k + 1) if k else ""
+            traces.append(
+                go.Heatmap(z=matrix, zmin=0, zmax=1, colorscale="Blues", showscale=k == 0,
+                           text=np.round(matrix, 2), texttemplate="%{text}",
+                           xaxis=f"x{suffix}", yaxis=f"y{suffix}")
+            )  # fmt: skip
+        frames.append(traces)
+        labels.append(str(n))
+    return frames, labels
