@@ -68,15 +68,15 @@ def augment(
 ) -> Tensor:
     """Random rotation, scaling, shift and noise of images (B, 1, 8, 8) with values in [0, 1].
 
-    ``degrees``, ``scale`` (relative) and ``shift`` (pixels) bound uniform draws on both sides of zero;
-    ``noise`` is the standard deviation of the pixels' noise.
+    ``degrees``, ``scale`` (relative) and ``shift`` (pixels) are standard deviations of normal draws,
+    ``noise`` that of the pixels.
     """
     if images.ndim != 4:
         raise ValueError(f"images must have shape (B, 1, H, W), got {tuple(images.shape)}")
     if min(degrees, scale, shift, noise) < 0:
         raise ValueError("degrees, scale, shift and noise must not be negative")
     batch, size = len(images), images.shape[-1]
-    draws = 2 * torch.rand(4, batch, generator=generator, dtype=images.dtype) - 1
+    draws = torch.randn(4, batch, generator=generator, dtype=images.dtype)
     angle, zoom = draws[0] * degrees * torch.pi / 180, 1 + draws[1] * scale
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     moved = draws[2:] * shift * 2 / size  # grid coordinates run from -1 to 1

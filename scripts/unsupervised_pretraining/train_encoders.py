@@ -2,7 +2,7 @@
 
     python scripts/unsupervised_pretraining/train_encoders.py
 
-For each split: an encoder by the paper's logistic pair loss on m = 150 and 1297 images without
+For each split: an encoder by the paper's logistic pair loss on m = 150, 450, 1297 images without
 labels, probed by logistic regression; the same network trained end to end with the same augmentation;
 an untrained encoder; logistic regression on the pixels. Writes the accuracies (results/digits), the
 encoders of split 0 (data/unsupervised_pretraining/encoder_m*.safetensors) and their rows in
@@ -22,7 +22,7 @@ from paperkit.unsupervised_pretraining import experiments, images, real
 
 SCRIPT = "scripts/unsupervised_pretraining/train_encoders.py"
 FOLDER = Path(data.__file__).parent / "unsupervised_pretraining"
-M_VALUES = (150, 1297)
+M_VALUES = (150, 450, 1297)
 N_VALUES = (20, 50, 100, 450)
 SETTINGS = {
     "n_steps": int(os.environ.get("STEPS", "500")),
