@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from .problem import HiringProblem
+from .problem import HiringProblem, Mechanism
 
 
 @dataclass(frozen=True)
@@ -79,3 +79,24 @@ def solve_definition(problem: HiringProblem) -> Definition:
     if program.status != cp.OPTIMAL:
         raise RuntimeError(f"the solver stopped with status {program.status}")
     return Definition(float(program.value), count_rows(problem))
+
+
+def enumerated_gain(problem: HiringProblem, mechanism: Mechanism) -> float:
+    """Largest gain over every told effort, played effort and report map, one after the other.
+
+    The slow counterpart of :func:`.incentives.largest_gain`.
+    """
+    n, worst = problem.n_agents, -np.inf
+    mu = mechanism.recommendation.reshape(problem.n_actions + (1,) * (n + 1))
+    for i in range(n):
+        pay = mu * mechanism.payments[i]
+        told_mu = mechanism.recommendation.sum(axis=tuple(j for j in range(n) if j != i))
+        signals = range(problem.n_signals[i])
+        for told, played in product(range(problem.n_actions[i]), repeat=2):
+            truth = (problem.kernel * pay).take(told, axis=i).sum()
+            for phi in product(signals, repeat=len(signals)):
+                lied = pay.take(told, axis=i).take(phi, axis=n - 1 + i)
+                gets = (problem.kernel.take(played, axis=i) * lied).sum()
+                saved = problem.costs[i][told] - problem.costs[i][played]
+                worst = max(worst, float(gets - truth + told_mu[told] * saved))
+    return worst

@@ -487,28 +487,62 @@ def uncorrelated_mechanism(problem: HiringProblem) -> Mechanism:
     Returns
     -------
     Mechanism
-        Best over all profiles b of the linear program for payments ``gamma_i[s_i, theta]``.
+        Best over all profiles b of the least payments ``gamma_i[s_i, theta]``. Given b the experts do not
+        meet, so that each has a small program of his own.
     """
-    return _best_fixed(problem, own_report_only=True)
+    n = problem.n_agents
+    known: dict[tuple[int, int, bytes], tuple[float, Array]] = {}
+
+    def alone(agent: int, profile: tuple[int, ...]) -> tuple[float, Array]:
+        """Least expected payment and rule (m_i, t) that make one expert obey; others obey."""
+        index = tuple(slice(None) if j == agent else profile[j] for j in range(n))
+        others = tuple(1 + j for j in range(n) if j != agent)
+        own = problem.kernel[index].sum(axis=others)  # (k_i, m_i, t)
+        key = (agent, profile[agent], own.round(12).tobytes())  # sums differ in the last bits
+        if key not in known:
+            single = HiringProblem(
+                own, (problem.costs[agent],), problem.utility, problem.payment_cap
+            )
+            told = (profile[agent],)
+            made = optimal_mechanism(single, recommendation=point_mass(single, told))
+            known[key] = (float(single.values()[told]) - made.value, made.payments[0][told])
+        return known[key]
+
+    values = problem.values()
+    best, chosen = -np.inf, (0,) * n
+    for profile in _by_value(values):
+        if values[profile] <= best:
+            break  # payments only subtract, so the rest cannot win
+        value = float(values[profile]) - sum(alone(i, profile)[0] for i in range(n))
+        if value > best:
+            best, chosen = value, profile
+    payments = []
+    for i in range(n):
+        pay = np.zeros(problem.kernel.shape)
+        view = [1] * (n + 1)
+        view[i], view[-1] = problem.n_signals[i], problem.n_states
+        pay[chosen] = alone(i, chosen)[1].reshape(view)
+        payments.append(pay)
+    return Mechanism(
+        point_mass(problem, chosen), tuple(payments), problem.decision_rule(), best, "optimal"
+    )
 
 
 def fixed_mechanism(problem: HiringProblem) -> Mechanism:
     """Best mechanism that always recommends the same profile; payments may compare reports."""
-    return _best_fixed(problem, own_report_only=False)
-
-
-def _best_fixed(problem: HiringProblem, *, own_report_only: bool) -> Mechanism:
     best: Mechanism | None = None
     values = problem.values()
-    for profile in np.ndindex(problem.n_actions):
+    for profile in _by_value(values):
         if best is not None and values[profile] <= best.value:
-            continue  # its value before payments is no better
-        mechanism = optimal_mechanism(
-            problem,
-            recommendation=point_mass(problem, profile),
-            own_report_only=own_report_only,
-        )
+            break
+        mechanism = optimal_mechanism(problem, recommendation=point_mass(problem, profile))
         if best is None or mechanism.value > best.value:
             best = mechanism
     assert best is not None
     return best
+
+
+def _by_value(values: Array) -> list[tuple[int, ...]]:
+    """Profiles of efforts, the most valuable first."""
+    order = np.argsort(-values, axis=None, kind="stable")
+    return [tuple(int(b) for b in np.unravel_index(j, values.shape)) for j in order]

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hiring_instances import enumerated_gain, random_shared
+from hiring_instances import random_shared
 
 from paperkit.information_acquisition import (
     Strategy,
@@ -19,6 +19,7 @@ from paperkit.information_acquisition import (
     simulate,
     twin_instance,
 )
+from paperkit.information_acquisition.definition import enumerated_gain
 from paperkit.information_acquisition.online import confidence_multiplier, rules_mechanism
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hiring_instances import enumerated_gain, random_shared
+from hiring_instances import random_shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
@@ -25,6 +25,7 @@ from paperkit.information_acquisition import (
     v_shaped_rule,
     worst_case_gain,
 )
+from paperkit.information_acquisition.definition import enumerated_gain
 from paperkit.information_acquisition.program import solve_lp
 
 
@@ -133,6 +134,25 @@ def test_mechanism_is_feasible(noisy):
         assert pay.min() >= 0
         assert pay.max() <= noisy.payment_cap
     assert principal_value(noisy, best) == pytest.approx(best.value, abs=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_uncorrelated_is_the_best_own_report_program(seed):
+    problem = random_shared(seed, 2, 3, 2)
+    made = uncorrelated_mechanism(problem)
+    values = []
+    for profile in np.ndindex(problem.n_actions):
+        mu = np.zeros(problem.n_actions)
+        mu[profile] = 1
+        whole = optimal_mechanism(problem, recommendation=mu, own_report_only=True)
+        values.append(whole.value)
+        for pay in whole.payments:  # nobody is paid by what another reports
+            own = pay[profile]
+            assert np.ptp(own, axis=1).max() < 1e-9 or np.ptp(own, axis=0).max() < 1e-9
+    assert made.value == pytest.approx(max(values), abs=1e-8)
+    assert principal_value(problem, made) == pytest.approx(made.value, abs=1e-8)
+    assert largest_gain(problem, made) <= 1e-8
+    assert made.expected_payments(problem).sum() > 1e-4
 
 
 def test_order_of_classes(noisy):
