@@ -619,3 +619,53 @@ def mean_interval(values: Array) -> Interval:
         method="percentile",
         rng=profiles.rng("information_acquisition", "mean"),
     )
+
+
+# ------------------------------------------------------------------------------------------ seeds
+
+
+def stochastic_claims(readers: Readers) -> dict[str, tuple[float, Interval | None]]:
+    """Value and interval of every live claim that depends on ``PAPERKIT_SEED``, as in the notebooks."""
+    single = single_expert()
+    same = against_definition()
+    apart = independence()
+    table, plug_in = regret_table(), regret_table("plugin", n_seeds=10)
+    lost = against_uncorrelated(table)
+    curve = exponent_curve()
+    slope, _ = cost_errors()
+    correlation = real_correlation(readers)
+    broken = fragility(readers).groupby("z")["incentive_compatible"].mean()
+    linear = plug_in.slope()
+    return {
+        "c0-single-expert": (largest_difference(single["program"], single["closed form"]), None),
+        "c1a-equals-definition": (largest_difference(same["program"], same["definition"]), None),
+        "c1b-no-profitable-deviation": (float(same["gain"].max()), None),
+        "c1c-payments-are-positive": (float(same["payments"].min()), None),
+        "c4a-independence-decouples": (
+            largest_difference(apart["optimum"], apart["decoupled"]),
+            None,
+        ),
+        "c4c-not-vacuous": (float((apart["payments"] > 1e-4).sum()), None),
+        "c6a-regret-slope": (table.slope().estimate, table.slope()),
+        "c6b-regret-bounded": (float(table.scaled.max() / table.scaled[0]), None),
+        "c6c-incentive-compatible": (float(table.incentive_compatible.mean()), None),
+        "c6d-no-slack-is-linear": (linear.estimate, linear),
+        "c7a-best-exponent": (best_exponent(curve), None),
+        "c7b-exponent-curve": (largest_difference(curve["slope"], curve["theory"]), None),
+        "c8a-beats-uncorrelated": (float(lost[table.horizons >= 3e6].max()), None),
+        "c8b-by-far": (float(lost[np.isclose(table.horizons, 1e8)][0]), None),
+        "c9a-real-correlation-pays": (correlation.estimate, correlation),
+        "c9b-plug-in-breaks": (float(broken[0.0]), None),
+        "c9c-interval-holds": (float(broken[2.0]), None),
+        "c10-unknown-costs": (slope.estimate, slope),
+    }
+
+
+def best_exponent(curve: pd.DataFrame) -> float:
+    """Exploration exponent with the smallest slope of regret."""
+    return float(curve.loc[curve["slope"].idxmin(), "exponent"])
+
+
+def largest_difference(first: Any, second: Any) -> float:
+    """Largest absolute difference of two columns."""
+    return float(np.abs(np.asarray(first) - np.asarray(second)).max())
