@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from .problem import HiringProblem, Mechanism
+from .problem import Array, HiringProblem, Mechanism
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,29 @@ class Definition:
 
     value: float
     n_rows: int
+
+
+def cheapest_payments(
+    signal_given_state: Array, prior: Array, cost: float, cap: float
+) -> tuple[float, Array]:
+    """Cheapest payments that make one expert work and tell the truth; idle says nothing.
+
+    The whole idea in one small program: ``pay[r, t]`` for report r in state t.
+    """
+    import cvxpy as cp
+
+    joint = signal_given_state * prior  # P(s, t) of an expert who works
+    m = len(joint)
+    pay = cp.Variable(joint.shape)
+    expected = cp.sum(cp.multiply(joint, pay))
+    rules = [pay >= 0, pay <= cap]
+    for report in product(range(m), repeat=m):  # every way to lie after working
+        rules.append(expected >= cp.sum(cp.multiply(joint, pay[list(report)])))
+    for r in range(m):  # idle, always say r, save the cost
+        rules.append(expected - cost >= pay[r] @ prior)
+    program = cp.Problem(cp.Minimize(expected), rules)
+    program.solve(solver=cp.HIGHS)
+    return float(program.value), np.asarray(pay.value)
 
 
 def count_rows(problem: HiringProblem) -> int:

@@ -6,6 +6,7 @@ comes from :func:`paperkit.profiles.rng`, so it follows ``PAPERKIT_SEED``.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -148,6 +149,38 @@ def enumeration_factor(sizes: pd.DataFrame, few: int = 2, many: int = 4) -> floa
     part = sizes[sizes["over"] == "signals"].set_index("signals")
     ratio = part["explicit rows"] / part["rows"]
     return float(ratio[many] / ratio[few])
+
+
+def broken_programs() -> dict[str, tuple[float, float]]:
+    """Twin optimum if the program is written down wrongly: value it claims, largest true gain."""
+    problem = twin_instance(**LADDER)
+    found = {}
+    for name in ("as it should be", "nobody can lie", "signals of the told effort"):
+        lp = program.build_lp(problem)
+        rows = lp.A_ub.tolil()
+        for i in range(problem.n_agents):
+            x, z = lp.slices[f"x{i}"], lp.slices[f"z{i}"]
+            report = np.arange(lp.slices[f"report{i}"].start, lp.slices[f"report{i}"].stop)
+            truth = np.arange(lp.slices[f"truth{i}"].start, lp.slices[f"truth{i}"].stop)
+            if name == "nobody can lie":
+                # rows are (seen, reported): keep what tells the truth
+                for row in [*truth, *report.reshape(2, 2)[~np.eye(2, dtype=bool)]]:
+                    rows[[row], :] = 0
+            if name == "signals of the told effort":
+                cells = np.argwhere(lp.cells[i])
+                for s, r in np.ndindex(2, 2):
+                    row = report.reshape(2, 2)[s, r]
+                    rows[[row], :] = 0
+                    rows[row, z.start + s] = -1
+                    for column, cell in enumerate(cells):
+                        seen = cell.copy()
+                        seen[2 + i] = s
+                        if cell[2 + i] == r:
+                            rows[row, x.start + column] = problem.kernel[tuple(seen)]
+        changed = dataclasses.replace(lp, A_ub=rows.tocsr())
+        made = program.solve_lp(problem, changed)
+        found[name] = (made.value, largest_gain(problem, made))
+    return found
 
 
 # ------------------------------------------------------------------------------------ correlation
@@ -621,6 +654,33 @@ def mean_interval(values: Array) -> Interval:
     )
 
 
+def learning_frames(
+    horizons: Sequence[float],
+) -> list[dict[str, Any]]:
+    """One learner at several horizons: the interval of one cell, recommendations and value."""
+    problem, optimum = _known(tuple(sorted(LEARN.items())))
+    frames = []
+    for T in horizons:
+        each = int(np.ceil(T ** (2 / 3) / 4))
+        rng = profiles.rng("information_acquisition", "frames")
+        box = online.kernel_intervals(online.explore(problem, each, rng), 2, 2.0)
+        made = program.optimal_mechanism(problem, intervals=box)
+        cells = (1, 1)
+        frames.append(
+            {
+                "horizon": float(T),
+                "low": box.low[cells].ravel(),
+                "centre": box.centre[cells].ravel(),
+                "high": box.high[cells].ravel(),
+                "truth": problem.kernel[cells].ravel(),
+                "recommendation": made.recommendation.ravel(),
+                "value": principal_value(problem, made),
+                "optimum": optimum,
+            }
+        )
+    return frames
+
+
 # ------------------------------------------------------------------------------------------ seeds
 
 
@@ -663,7 +723,7 @@ def stochastic_claims(readers: Readers) -> dict[str, tuple[float, Interval | Non
 
 def best_exponent(curve: pd.DataFrame) -> float:
     """Exploration exponent with the smallest slope of regret."""
-    return float(curve.loc[curve["slope"].idxmin(), "exponent"])
+    return float(curve["exponent"].to_numpy()[curve["slope"].to_numpy().argmin()])
 
 
 def largest_difference(first: Any, second: Any) -> float:

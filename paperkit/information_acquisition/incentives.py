@@ -193,6 +193,33 @@ def deviation_gains(
     return sorted(found, key=lambda d: -d.gain)
 
 
+def gain_table(
+    problem: HiringProblem, mechanism: Mechanism, agent: int, told: int
+) -> tuple[Array, list[tuple[int, ...]]]:
+    """Gain of one expert for every played effort and every report map, after one recommendation.
+
+    Returns
+    -------
+    gains : array, shape (k, m ** m)
+        Ex ante, 0 for obedience.
+    maps : list of tuple of int
+        The report maps of the columns.
+    """
+    base = _check(problem, mechanism, None)
+    m = problem.n_signals[agent]
+    maps = list(product(range(m), repeat=m))
+    before = agent_values(problem, mechanism)[agent]
+    gains = np.empty((problem.n_actions[agent], len(maps)))
+    for played, column in np.ndindex(gains.shape):
+        actions, reports = base[agent].actions.copy(), base[agent].reports.copy()
+        actions[told], reports[told] = played, maps[column]
+        strategies = tuple(
+            Strategy(actions, reports) if i == agent else s for i, s in enumerate(base)
+        )
+        gains[played, column] = agent_values(problem, mechanism, strategies)[agent] - before
+    return gains, maps
+
+
 def largest_gain(
     problem: HiringProblem, mechanism: Mechanism, strategies: tuple[Strategy, ...] | None = None
 ) -> float:
