@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import linprog
 
 from paperkit import claims, profiles
 from paperkit.claims import Interval
@@ -149,6 +150,30 @@ def enumeration_factor(sizes: pd.DataFrame, few: int = 2, many: int = 4) -> floa
     part = sizes[sizes["over"] == "signals"].set_index("signals")
     ratio = part["explicit rows"] / part["rows"]
     return float(ratio[many] / ratio[few])
+
+
+def without_cap() -> dict[str, float]:
+    """What the solver returns for the twin instance if the cap rows are deleted."""
+    problem = twin_instance(**LADDER)
+    lp = program.build_lp(problem)
+    keep = np.ones(lp.A_ub.shape[0], bool)
+    for i in range(problem.n_agents):
+        keep[lp.slices[f"cap{i}"]] = False
+    found = linprog(
+        lp.c,
+        lp.A_ub[keep],
+        lp.b_ub[keep],
+        lp.A_eq,
+        lp.b_eq,
+        bounds=np.column_stack([np.zeros(len(lp.c)), lp.upper]),
+    )
+    paid = 0.0
+    for i in range(problem.n_agents):
+        x = np.zeros(problem.kernel.shape)
+        x[lp.cells[i]] = found.x[lp.slices[f"x{i}"]]
+        paid += float((x * problem.kernel)[1, 1].sum())
+    mu = found.x[lp.slices["mu"]].reshape(problem.n_actions)
+    return {"value": -float(found.fun), "both": float(mu[1, 1]), "weighted payment": paid}
 
 
 def broken_programs() -> dict[str, tuple[float, float]]:

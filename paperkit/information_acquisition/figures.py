@@ -91,7 +91,7 @@ def ladder_bars(ladder: pd.DataFrame) -> Figure:
         ax.text(value + 0.003, y, f"{value:.4f}", va="center", fontsize=9)
     ax.set(xlim=(0.4, 0.6), xlabel="principal's value per round (axis starts at .4)")
     ax.grid(axis="y", visible=False)
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper right")
     return figure
 
 
@@ -221,7 +221,8 @@ def gain_map(problem: HiringProblem, mechanism: Mechanism) -> Figure:
     for row, column in np.ndindex(gains.shape):
         binding = abs(gains[row, column]) < 1e-9
         text = f"{gains[row, column]:+.3f}" if not binding else "0, binding"
-        ax.text(column, row, text, ha="center", va="center", fontsize=9)
+        ink = "w" if gains[row, column] < -0.06 else "k"
+        ax.text(column, row, text, ha="center", va="center", fontsize=9, color=ink)
     names = ["always say 0", "tell the truth", "say the opposite", "always say 1"]
     order = [names[int(a) * 2 + int(b)] for a, b in maps]
     ax.set_xticks(range(len(maps)), order, fontsize=9)
