@@ -1,7 +1,7 @@
 """The compact program against the definition in cvxpy: same optimum, CPU time of assembly and solution.
 
-Prints the ratios, writes ``benchmarks/results/information_acquisition.json`` for the performance page and the stored result
-behind claim c2d. Times are CPU seconds of one process, the best of a few repetitions.
+Prints the ratios, writes ``benchmarks/results/information_acquisition.json`` for the performance page
+and the stored result behind claim c2d. Times are CPU seconds of one process, the best of a few repetitions.
 """
 
 from __future__ import annotations

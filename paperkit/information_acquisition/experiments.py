@@ -365,16 +365,25 @@ def own_report_mechanism(problem: HiringProblem) -> Mechanism:
     return mechanism
 
 
-def lazy_share(alpha: float) -> int:
-    """Lazy equilibria of the twin optimum with a share alpha of the match rule mixed in."""
+def mixed_with_match(alpha: float) -> tuple[HiringProblem, Mechanism]:
+    """Twin optimum with a share alpha of "the cap if the report equals the state" mixed in."""
     problem = twin_instance(**LADDER)
     best = program.optimal_mechanism(problem)
     safe = online.rules_mechanism(problem, online.match_rules(problem), best.recommendation)
     pays = tuple(
         (1 - alpha) * a + alpha * b for a, b in zip(best.payments, safe.payments, strict=True)
     )
-    mixed = Mechanism(best.recommendation, pays, best.decision, 0.0)
-    return int((equilibria(problem, mixed)["kind"] == "lazy").sum())
+    return problem, Mechanism(best.recommendation, pays, best.decision, 0.0)
+
+
+def lazy_equilibria(alpha: float) -> int:
+    """Lazy equilibria of the twin optimum with a share alpha of the match rule mixed in."""
+    return int((equilibria(*mixed_with_match(alpha))["kind"] == "lazy").sum())
+
+
+def mixed_value(alpha: float) -> float:
+    """Principal's value under obedience with a share alpha of the match rule mixed in."""
+    return principal_value(*mixed_with_match(alpha))
 
 
 def externality() -> float:
@@ -452,6 +461,18 @@ class Regret:
             self.regret[:, part],
             rng=profiles.rng("information_acquisition", "slope"),
         )
+
+
+def from_rows(rows: pd.DataFrame, method: str, z: float) -> Regret:
+    """One learner of a stored table whose rows came from :func:`regret_cell`."""
+    part = rows[(rows["method"] == method) & (rows["z"] == z)]
+    wide = part.pivot(index="seed", columns="horizon", values=["regret", "incentive_compatible"])
+    return Regret(
+        wide["regret"].columns.to_numpy(float),
+        wide["regret"].to_numpy(float),
+        wide["incentive_compatible"].to_numpy(float),
+        [int(s) for s in wide.index],
+    )
 
 
 def regret_table(
