@@ -362,7 +362,7 @@ def own_report_mechanism(problem: HiringProblem) -> Mechanism:
     # A hair above indifference: at equality idling is an equilibrium too.
     rule = np.minimum(rule * 1.01, problem.payment_cap)
     mechanism = online.rules_mechanism(problem, (rule, rule), point_mass(problem, (1, 1)))
-    return mechanism
+    return dataclasses.replace(mechanism, decision=problem.decision_rule())
 
 
 def mixed_with_match(alpha: float) -> tuple[HiringProblem, Mechanism]:
