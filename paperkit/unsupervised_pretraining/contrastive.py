@@ -126,7 +126,7 @@ def encoder_excess(fitted: Any, truth: Any, coefficients: Any) -> float:
 def pair_information(scale: float, rank: int) -> float:
     """v = E[sigma'(a^2 u.u') u_1'^2] for u, u' ~ N(0, I_r); v(a=1, r=2) = .16123.
 
-    Given u' the inner product is N(0, |u'|^2), and by symmetry u_1'^2 averages to |u'|^2 / r, so
+    Given u' the inner product is normal with variance ``|u'|^2``, and u_1'^2 averages to ``|u'|^2 / r``, so
     the expectation is a double integral over the radius of u' and one normal variable.
     """
     a2 = positive("scale", scale) ** 2

@@ -225,7 +225,7 @@ def labelling_erm(
 def regret(task: MixtureTask, means: Any, labels: Any, X_eval: Any) -> float:
     """Excess error rate of fitted means and labels, by the true posterior on rows X_eval.
 
-    The average of |2 eta(x) - 1| over the rows where the prediction differs from the best one
+    The average of ``|2 eta(x) - 1|`` over the rows where the prediction differs from the best one
     (eta the true probability of class 1 given x, label noise included): no label is drawn, so
     small numbers can be measured.
     """
@@ -293,7 +293,7 @@ def fit_symmetric_mixture(
 
 
 def symmetric_excess(u: Any, u_true: Any, label_noise: float = 0.0) -> FloatArray:
-    """Excess error (1 - 2 eps)(Phi(-s |cos|) - Phi(-s)) of the boundary orthogonal to u (..., d).
+    """Excess error ``(1 - 2 eps)(Phi(-s |cos|) - Phi(-s))`` of the boundary orthogonal to u (..., d).
 
     The head chooses the sign, hence the absolute cosine.
     """
