@@ -142,7 +142,7 @@ def book(session):
 @task
 def site(session):
     """Open the built pages in headless Chromium: rendering, accessibility, no network."""
-    run(session, "pytest", "-m", "site", *session.posargs)
+    run(session, "pytest", "-n", "2", "-m", "site", *session.posargs)
 
 
 @task
