@@ -84,7 +84,8 @@ def table(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]], *, capt
         f"<tr>{''.join(cell(key, row.get(key)) for key in columns)}</tr>" for row in rows
     )
     return (
-        f'<div class="pk-table"><table class="table"><caption>{escape(caption)}</caption>'
+        f'<div class="pk-table" role="region" tabindex="0" aria-label="{escape(caption)}">'
+        f'<table class="table"><caption>{escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
