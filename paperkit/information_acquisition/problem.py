@@ -6,7 +6,7 @@ ICLR 2024 (arXiv:2307.06210). Notation is ours, written from the abstract and th
 Experts ``i = 1..n`` choose efforts ``b_i`` (cost ``c_i(b_i)``), see signals ``s_i`` and report
 them; the state ``theta`` is revealed at the end. The principal recommends ``b`` with probability
 ``mu(b)``, tells expert ``i`` only ``b_i``, decides ``a`` and pays ``gamma_i[b, s, theta]`` in
-``[0, M]``. If everybody obeys and tells the truth she gets
+``[0, M]``. If everybody obeys and tells the truth she gets::
 
     sum_b mu(b) sum_{s, theta} P(s, theta | b) [ u(a(b, s), theta) - sum_i gamma_i[b, s, theta] ].
 """

@@ -3,7 +3,7 @@
 With ``x_i[b, s, theta] = mu(b) gamma_i[b, s, theta]`` everything is linear. The ``m_i ** m_i``
 ways of misreporting are replaced by one variable per signal, the best that expert i can get at
 that signal (standard for such models; constants checked against the definition in
-:mod:`.definition`):
+:mod:`.definition`)::
 
     z_i[b_i, b_i', s_i] >= sum P(s, theta | b_i', b_-i) x_i[b, (s_i', s_-i), theta]  for all s_i'
         (sum over b_-i, s_-i, theta)
