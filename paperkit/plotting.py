@@ -118,7 +118,7 @@ def use_style() -> None:
             "axes.edgecolor": _INK,
             "axes.labelcolor": _INK,
             "axes.titlesize": 11.5,
-            "axes.titleweight": "semibold",
+            "axes.titleweight": "bold",
             "axes.titlelocation": "left",
             "axes.spines.top": False,
             "axes.spines.right": False,

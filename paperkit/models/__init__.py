@@ -14,8 +14,12 @@ Importing this package loads neither torch nor transformers; each name loads wha
 use.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# A progress bar that asks for widgets has no place on a page; tqdm falls back to text by itself.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 if TYPE_CHECKING:
     from paperkit.models.encoder import SentenceEncoder, load_sentence_encoder
