@@ -45,7 +45,7 @@ def calibrated_scores(
     Parameters
     ----------
     name : str
-        Task of :func:`paperkit.risk_scores.load_task`.
+        Task of :func:`paperkit.risk_scores.tasks.load_task`.
     label : {"outcome", "older_than_40"}
         The task's own outcome, or a *realizable* question about the same people: the age is in the columns.
     seed : int, optional

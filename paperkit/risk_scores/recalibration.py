@@ -43,7 +43,7 @@ class ScoreCalibrator(RegressorMixin, BaseEstimator):
     Notes
     -----
     Isotonic regression gives the same result after any strictly increasing map of the scores, so
-    whatever :func:`~paperkit.risk_scores.polarise` did to a calibrated score it undoes exactly:
+    whatever :func:`~paperkit.risk_scores.polarisation.polarise` did to a calibrated score it undoes exactly:
     polarising loses no information.
     """
 

@@ -318,7 +318,7 @@ class LMRiskScorer(ClassifierMixin, BaseEstimator):
         what each answer has without any information about the person (a constant shift of the
         logit).
     calibration : {None, "platt", "isotonic", "temperature"}
-        Fitted on the fit data, see :class:`~paperkit.risk_scores.ScoreCalibrator`.
+        Fitted on the fit data, see :class:`~paperkit.risk_scores.recalibration.ScoreCalibrator`.
     threshold : float or "best"
         Where ``predict`` says 1; "best" maximises accuracy on the fit data.
     device : str, optional
