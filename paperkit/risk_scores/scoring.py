@@ -653,14 +653,14 @@ def score_together(scorers: Mapping[str, LMRiskScorer], X: pd.DataFrame) -> dict
     """
     if not scorers:
         raise ValueError("scorers is empty")
-    models = {id(as_backend(s.model, device=s.device)) for s in scorers.values()}
-    if len(models) > 1:
+    # a list keeps them alive: the identity of an object that is gone may be given to the next one
+    backends = [as_backend(s.model, device=s.device) for s in scorers.values()]
+    if any(other is not backends[0] for other in backends):
         raise ValueError("all scorers must have the same model")
     for name, scorer in scorers.items():
         if scorer.scheme == "numeric" and scorer.decode != "expected":
             raise ValueError(f"scorer {name!r}: numeric scoring together needs decode='expected'")
-    first = next(iter(scorers.values()))
-    backend = as_backend(first.model, device=first.device)
+    backend = backends[0]
     if not isinstance(backend, LocalBackend):
         return {name: scorer.score_details(X) for name, scorer in scorers.items()}
     pool = _Pool(backend)
