@@ -47,6 +47,8 @@ ACCESSIBILITY = [
     (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
     # A data frame's corner is no heading.
     (re.compile(r"<th></th>"), "<td></td>"),
+    # the corner of a styled pandas table
+    (re.compile(r'<th class="blank([^"]*)"\s*>(?:&nbsp;)?</th>'), r'<td class="blank\1"></td>'),
     # The heading of the print layout is not the heading of the page.
     (
         re.compile(r'(<div id="jb-print-docs-body" class="onlyprint">\s*)<h1>(.*?)</h1>', re.S),
