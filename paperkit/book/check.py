@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -19,6 +20,8 @@ LINE_LENGTH = 79
 _SPELLED = ("book", "notebooks", "paperkit", "scripts", "benchmarks")
 _SPELLED_ENDINGS = {".md", ".py", ".yml", ".toml", ".cff", ".css", ".js"}
 _CITE = re.compile(r"\{cite(?::[a-z]+)*\}`([^`]+)`")
+#: The line under the names of a table's columns.
+_RULE = re.compile(r"\s*\|(?:\s*:?-+:?\s*\|)+\s*")
 _INSTALLS = re.compile(r"^\s*[%!]\s*(?:pip|conda|mamba|uv)\b", re.M)
 
 
@@ -40,6 +43,7 @@ def check(layout: Layout) -> None:
     for item in staged:
         faults += _round_trip(layout, item.page)
         faults += _cells(item.page, item.path)
+    faults += _tables(layout.root)
     faults += _bibliography(layout)
     faults += _ruff([str(item.path) for item in staged])
     faults += _spelling(layout.root)
@@ -94,6 +98,18 @@ def _cells(page: Page, path: Path) -> Iterator[str]:
             yield f"{where}: its figure has no caption."
         if not str(shown.get("image", {}).get("alt", "")).strip():
             yield f"{where}: its figure has no text for those who cannot see it (image: alt)."
+
+
+def _tables(root: Path) -> Iterator[str]:
+    """Every column of a table has a name, which a screen reader says before each of its cells."""
+    for folder in ("book", "notebooks"):
+        for path in sorted((root / folder).rglob("*.md")):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            for number, (head, rule) in enumerate(itertools.pairwise(lines), 1):
+                if not _RULE.fullmatch(rule) or "|" not in head:
+                    continue
+                if any(not name.strip() for name in head.strip().strip("|").split("|")):
+                    yield f"{path.relative_to(root)}, line {number}: a column has no name."
 
 
 def _bibliography(layout: Layout) -> Iterator[str]:

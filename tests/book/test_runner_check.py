@@ -75,3 +75,11 @@ def test_citations_and_the_bibliography(clean):
 def test_spelling(clean):
     clean.edit("book/intro.md", "# Fruit", "# Fruit\n\nThey recieve it.")
     assert "recieve ==> receive" in faults(clean)
+
+
+def test_every_column_of_a_table_has_a_name(clean):
+    table = "| fruit | count |\n| :-- | --: |\n| pear | 3 |\n|  | 4 |"
+    clean.edit("book/intro.md", "# Fruit", f"# Fruit\n\n{table}")
+    check(Layout.of(clean.root))
+    clean.edit("book/intro.md", "| fruit |", "|  |")
+    assert "book/intro.md, line 3: a column has no name" in faults(clean)
