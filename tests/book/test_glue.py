@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 
+import jinja2
 import nbformat
 import pytest
 
@@ -32,7 +33,6 @@ def test_links_to_text_notebooks_find_the_staged_ones_and_others_stay(glue, tmp_
 
 @pytest.mark.parametrize("used", [True, False])
 def test_edits_lead_to_the_text_notebook_once_the_repository_has_an_address(glue, used):
-    jinja2 = pytest.importorskip("jinja2")
     options = {"use_edit_page_button": used, "repository_url": "https://example.org/a/book/"}
     config = SimpleNamespace(html_theme_options=options, html_context={})
     glue.link_edits_to_sources(SimpleNamespace(config=config))

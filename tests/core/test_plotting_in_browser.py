@@ -1,26 +1,21 @@
 """Interactive figures, moved by keyboard in a browser whose network is off."""
 
-import shutil
-
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 
 from paperkit import plotting
+from paperkit.book import pdf
 
 pytestmark = pytest.mark.site
 
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as run:
-        opened = run.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as run:
+        opened = run.chromium.launch(executable_path=pdf.browser(), args=list(pdf.FLAGS))
         yield opened
         opened.close()
 
@@ -100,7 +95,8 @@ def test_two_figures_do_not_disturb_each_other_and_fit_a_phone(show):
 
 
 def test_screen_readers(show):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    from axe_playwright_python.sync_playwright import Axe
+
     page = show(curves, images)
-    found = axe.Axe().run(page).response["violations"]
+    found = Axe().run(page).response["violations"]
     assert [each["id"] for each in found] == []

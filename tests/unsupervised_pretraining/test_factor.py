@@ -166,7 +166,6 @@ def test_factor_analysis_equals_scikit_learn_on_rows():
 
 
 def test_sweep_gives_one_row_a_draw_and_skips_undefined_least_squares():
-    pytest.importorskip("paperkit.sweeps")
     task = base_task(10)
     frame = factor_sweep(task, [200], [8, 40], 3, seed=1)
     assert list(frame.columns) == ["m", "n", "method", "draw", "excess"]
