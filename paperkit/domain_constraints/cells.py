@@ -107,16 +107,22 @@ def _clip(x):  # pragma: no cover - compiled
     return min(max(x, -_MAX_EXPONENT), _MAX_EXPONENT)
 
 
+@njit(cache=True, nogil=True)
+def _node_odds(scale, x):  # pragma: no cover - compiled
+    """``exp(-scale x)`` at each node: the factor by which a node changes everybody's odds."""
+    odds = np.empty(x.size)
+    for k in range(x.size):
+        odds[k] = np.exp(_clip(-scale * x[k]))
+    return odds
+
+
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _cell_rows(a, d, alpha, sigma, x, w):  # pragma: no cover - compiled
     """Cells of each row, shape (4, G): p11, p10, p01, p00."""
     n_rows, n_nodes = a.size, x.size
     out = np.zeros((4, n_rows))
-    ez = np.empty(n_nodes)
-    et = np.empty(n_nodes)
-    for k in range(n_nodes):
-        ez[k] = np.exp(_clip(-sigma * x[k]))
-        et[k] = np.exp(_clip(-alpha * sigma * x[k]))
+    ez = _node_odds(sigma, x)
+    et = _node_odds(alpha * sigma, x)
     for g in range(n_rows):
         ea = np.exp(_clip(-a[g]))
         eb = np.exp(_clip(-(alpha * a[g] + d[g])))
@@ -140,11 +146,8 @@ def row_values(a, d, alpha, sigma, x, w, n11, n10, n0):  # pragma: no cover - co
     """Log likelihood, and p(Y=1) of each row, without derivatives."""
     n_rows, n_nodes = a.size, x.size
     positive = np.zeros(n_rows)
-    ez = np.empty(n_nodes)
-    et = np.empty(n_nodes)
-    for k in range(n_nodes):
-        ez[k] = np.exp(_clip(-sigma * x[k]))
-        et[k] = np.exp(_clip(-alpha * sigma * x[k]))
+    ez = _node_odds(sigma, x)
+    et = _node_odds(alpha * sigma, x)
     loglik = 0.0
     for g in range(n_rows):
         ea = np.exp(_clip(-a[g]))
@@ -174,9 +177,7 @@ def row_values(a, d, alpha, sigma, x, w, n11, n10, n0):  # pragma: no cover - co
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def row_positive(a, sigma, x, w):  # pragma: no cover - compiled
     """p(Y=1) of each row."""
-    ez = np.empty(x.size)
-    for k in range(x.size):
-        ez[k] = np.exp(_clip(-sigma * x[k]))
+    ez = _node_odds(sigma, x)
     out = np.zeros(a.size)
     for g in range(a.size):
         ea = np.exp(_clip(-a[g]))
@@ -203,11 +204,8 @@ def row_gradients(a, d, alpha, sigma, x, w, n11, n10, n0):  # pragma: no cover -
     """
     n_rows, n_nodes = a.size, x.size
     rows = np.zeros((5, n_rows))
-    ez = np.empty(n_nodes)
-    et = np.empty(n_nodes)
-    for k in range(n_nodes):
-        ez[k] = np.exp(_clip(-sigma * x[k]))
-        et[k] = np.exp(_clip(-alpha * sigma * x[k]))
+    ez = _node_odds(sigma, x)
+    et = _node_odds(alpha * sigma, x)
     loglik = 0.0
     dsigma = 0.0
     dalpha = 0.0
@@ -283,11 +281,8 @@ def row_hessians(a, d, alpha, sigma, x, w, n11, n10, n0):  # pragma: no cover - 
     """Second derivatives of the log likelihood by row: (5, G) = aa, ad, dd, pY_a, pY_aa."""
     n_rows, n_nodes = a.size, x.size
     out = np.zeros((5, n_rows))
-    ez = np.empty(n_nodes)
-    et = np.empty(n_nodes)
-    for k in range(n_nodes):
-        ez[k] = np.exp(_clip(-sigma * x[k]))
-        et[k] = np.exp(_clip(-alpha * sigma * x[k]))
+    ez = _node_odds(sigma, x)
+    et = _node_odds(alpha * sigma, x)
     p = np.empty(3)
     pa = np.empty(3)
     pd = np.empty(3)

@@ -6,13 +6,13 @@ Notebook, script, mutation test and the run over fresh seeds call these same fun
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from paperkit import claims
+from paperkit import claims, profiles
 from paperkit.domain_constraints.cells import cell_probabilities
 from paperkit.domain_constraints.heckman import (
     HeckmanModel,
@@ -513,6 +513,54 @@ def prior_shift(table_low: pd.DataFrame, table_high: pd.DataFrame) -> np.ndarray
     return (moved["b"] / moved["u"]).to_numpy()
 
 
+def predictive_check(
+    idata: Any, data: SelectiveLabels, *, bins: int = 5, seed: int = 0
+) -> pd.DataFrame:
+    """Posterior predictive check of the visible cells by feature.
+
+    Each feature is cut at its quantiles; in each part the observed share of each visible cell is
+    set against what populations drawn from the fit would show.
+
+    Parameters
+    ----------
+    bins : int
+        Parts per feature, fewer if the feature has fewer values.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``feature, bin, cell, observed, mean, low, high`` (shares; 95 % interval of the
+        replicates) and ``inside``, whether the observed share lies in the interval.
+    """
+    replicates = replicate_counts(idata, data, seed=seed)  # (S, 3, G)
+    observed = np.stack([data.n11, data.n10, data.n0])
+    cells = ("tested, positive", "tested, negative", "untested")
+    rows = []
+    for j, feature in enumerate(data.names[1:], start=1):
+        x = data.X[:, j]
+        edges = np.unique(np.quantile(x, np.arange(1, bins) / bins))
+        part = np.searchsorted(edges, x, side="right")
+        for b in np.unique(part):
+            total = data.n[part == b].sum()
+            for c, cell in enumerate(cells):
+                shares = replicates[:, c, part == b].sum(1) / total
+                low, high = np.quantile(shares, [0.025, 0.975])
+                seen = observed[c, part == b].sum() / total
+                rows.append(
+                    {
+                        "feature": feature,
+                        "bin": int(b),
+                        "cell": cell,
+                        "observed": float(seen),
+                        "mean": float(shares.mean()),
+                        "low": float(low),
+                        "high": float(high),
+                        "inside": bool(low <= seen <= high),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
 def nuts_comparison(*, seed: int, n: int = 1000, draws: int = 800, tune: int = 500) -> dict:
     """NUTS against nested Laplace on one population with both constraints.
 
@@ -919,3 +967,184 @@ def grouping_error(*, seed: int, cases: int = 20) -> float:
         a, b = one.logp(theta), two.logp(theta)
         worst = max(worst, abs(a - b) / abs(a))
     return worst
+
+
+# ---- the rows of the ledger that depend on PAPERKIT_SEED ------------------------------------------
+
+Rows = dict[str, claims.Interval]
+
+
+def bias_rows() -> Rows:
+    """Rows c1a to c1c: tested and untested people differ."""
+    table = pd.DataFrame([selection_bias(seed=s) for s in profiles.seeds(24, "dc", "bias")])
+    return {
+        "c1a-bias": mean_interval(table["bias"]),
+        "c1b-unobserved": mean_interval(table["z_gap"]),
+        "c1c-observed": mean_interval(table["auc"]),
+    }
+
+
+def known_answer_rows() -> Rows:
+    """Rows whose answer is a formula, a grid or another computation of the same number."""
+    first = {key: profiles.seeds(1, "dc", key)[0] for key in ("odds", "grid", "map", "gauss")}
+    values = {
+        "c2a-odds": odds_identity_error(seed=first["odds"]),
+        "c2b-grid": grid_difference(seed=first["grid"]),
+        "c7a-gaussian": gaussian_total_variance_error(seed=first["gauss"]),
+        "c7b-model": float(model_total_variance(seed=first["gauss"]).max()),
+        "c8a-map": heckman_map_error(seed=first["map"]),
+        "c19b-lossless": grouping_error(seed=profiles.seeds(1, "dc", "group")[0]),
+    }
+    return {claim: claims.Interval.exact(value) for claim, value in values.items()}
+
+
+def nuts_rows(check: Mapping[str, Any] | None = None) -> Rows:
+    """Rows c2c to c2e from :func:`nuts_comparison`."""
+    check = check or nuts_comparison(seed=profiles.seeds(1, "dc", "nuts")[0])
+    keys = {"c2c-nuts": "difference", "c2d-rhat": "r_hat", "c2e-divergences": "divergences"}
+    return {claim: claims.Interval.exact(check[key]) for claim, key in keys.items()}
+
+
+def live_synthetic(seeds: Sequence[int], *, few: int = 6) -> dict[str, pd.DataFrame]:
+    """Fit the populations of 1,000 people that notebook 2 fits in each build.
+
+    Parameters
+    ----------
+    seeds : sequence of int
+        Populations.
+    few : int
+        How many of them are fitted for the side studies of prior and source.
+
+    Returns
+    -------
+    dict
+        ``right`` no constraint, prevalence and both; ``wrong`` both, with a wrong expertise set;
+        ``subgroups`` two prevalences; ``prior 1.5`` and ``prior 6`` other prior scales (no
+        constraint and both); ``tested`` the prevalence taken from tested people.
+    """
+    small = {"n": 1000}
+    tables = {
+        "right": synthetic_sets(seeds, constraints="upb", **small),
+        "wrong": synthetic_sets(
+            seeds, constraints="b", deviation_features=(2, 3, 4), with_risk=False, **small
+        ),
+        "subgroups": synthetic_sets(seeds, constraints=["subgroups"], with_risk=False, **small),
+        "tested": synthetic_sets(seeds[:few], constraints="p", prevalence="tested", **small),
+    }
+    for scale in (1.5, 6.0):
+        tables[f"prior {scale:g}"] = synthetic_sets(
+            seeds[:few], constraints="ub", prior_scale=scale, **small
+        )
+    return tables
+
+
+def synthetic_rows(tables: Mapping[str, pd.DataFrame]) -> Rows:
+    """Rows of notebook 2 that are measured in each build, from :func:`live_synthetic`."""
+    right = tables["right"]
+    split = pd.concat([right[right.constraint == "p"], tables["subgroups"]])
+    error = paired_ratio(right, "rmse_untested", "b", "u")
+    width = paired_ratio(right, "width_beta_Y", "b", "u")
+    groups = paired_ratio(split, "width_beta_Y", "subgroups", "p")
+    moved = prior_shift(tables["prior 1.5"], tables["prior 6"])
+    return {
+        "c2j-live": median_interval(error),
+        "c6b-live": median_interval(100 * (width - 1)),
+        "c6c-prior": median_interval(moved),
+        "c6d-wrong-expertise": mean_interval(tables["wrong"]["cover_beta_Y"]),
+        "c15b-subgroups": median_interval(100 * (groups - 1)),
+    }
+
+
+def calibration_rows(runs: pd.DataFrame) -> Rows:
+    """Rows on the risk of untested people, from :func:`light_chain_policies`."""
+    gaps = {
+        "c10a-bins": runs.bin_b - 0.6 * runs.bin_u,
+        "c10b-tested-only": runs.bin_b - 0.5 * runs.bin_tested_only,
+        "c10c-mean": (runs.mean_b - runs.true_mean).abs(),
+        "c10d-auc": runs.auc_b - runs.auc_tested_only,
+        "c10e-negative-ranks": runs.auc_b - runs.auc_negative,
+        "c10f-negative-bins": runs.bin_b - runs.bin_negative,
+        "c17a-recentred": runs.cell_recentred - runs.cell_b,
+    }
+    return {claim: mean_interval(values) for claim, values in gaps.items()}
+
+
+def policy_rows(runs: pd.DataFrame) -> Rows:
+    """Rows on the inferred testing policy, from :func:`light_chain_policies`."""
+    values = {
+        "c11a-age": int((runs.delta_b_age65_low > 0).sum()),
+        "c11b-size": runs.delta_b_age65.mean(),
+        "c11c-intercept": abs(runs.delta_b_intercept.mean()),
+        "c11d-intercept-u": abs(runs.delta_u_intercept.mean()),
+        "c13a-men": int((runs.delta_b_male_high < 0).sum()),
+    }
+    return {claim: claims.Interval.exact(float(value)) for claim, value in values.items()}
+
+
+def swap_rows(runs: pd.DataFrame) -> Rows:
+    """Rows on moving tests, from :func:`light_chain_policies`."""
+    gaps = {
+        "c12a-swap": runs.added_b - runs.dropped,
+        "c12b-random": runs.added_b - 1.7 * runs.random,
+        "c12c-tested-only": runs.added_b - runs.added_tested_only,
+        "c12d-not-by-test": runs.added_b - runs.added_by_p_tested,
+        "c13b-equal-risk": runs.p_tested_gap,
+    }
+    return {claim: mean_interval(values) for claim, values in gaps.items()}
+
+
+def mild_policy_interval(seeds: Sequence[int]) -> claims.Interval:
+    """Row c17b: recentred classifier against joint model under the mild policy."""
+    mild = light_chain_policies(seeds, policy="mild", constraints="b")
+    return mean_interval(mild.cell_recentred - mild.cell_b)
+
+
+def wrong_prevalence_interval(seeds: Sequence[int], *, factor: float = 1.5) -> claims.Interval:
+    """Row c18: how much a scaled prevalence adds to the error by age."""
+    pairs = [
+        [prevalence_sensitivity(seed=s, factor=f)["bin"] for f in (factor, 1.0)] for s in seeds
+    ]
+    return mean_interval(np.subtract(*np.array(pairs).T))
+
+
+def wilms_rows(table: pd.DataFrame) -> Rows:
+    """Rows of the Wilms' tumour study, from :func:`wilms_fits`."""
+    wide = table.pivot(index="sigma", columns="constraint")
+    fits = wide.loc[[4.0, 6.0, 8.0]]
+    miss = (fits["prevalence"] - load_wilms().prevalence).abs()
+    values = {
+        "c14a-error": fits["error"]["b"].max(),
+        "c14b-vs-u": (fits["error"]["b"] / fits["error"]["u"]).max(),
+        "c14c-expertise": miss["e"].max(),
+        "c14d-unconstrained": miss["u"].min(),
+        "c14e-check": wide["check_p"]["b"][2.0],
+        "c14f-check-ok": fits["check_p"]["b"].min(),
+    }
+    return {claim: claims.Interval.exact(float(value)) for claim, value in values.items()}
+
+
+def _light_chain_rows() -> Rows:
+    seeds, some = profiles.seeds(10, "dc", "policies"), profiles.seeds(5, "dc", "step")
+    runs = light_chain_policies(seeds)
+    jumps = [step_record(seed=s)["jump"] for s in some]
+    return {
+        **calibration_rows(runs),
+        **policy_rows(runs),
+        **swap_rows(runs),
+        "c11e-step": mean_interval(jumps),
+        "c17b-mild": mild_policy_interval(seeds),
+        "c18-wrong-prevalence": wrong_prevalence_interval(some),
+    }
+
+
+#: The measurements of each build that depend on ``PAPERKIT_SEED``, in groups that fit in a minute.
+SEEDED_ROWS: dict[str, Callable[[], Rows]] = {
+    "bias": bias_rows,
+    "known answers": known_answer_rows,
+    "nuts": nuts_rows,
+    "synthetic": lambda: synthetic_rows(live_synthetic(profiles.seeds(16, "dc", "synthetic"))),
+    "light chain": _light_chain_rows,
+    "wilms": lambda: wilms_rows(
+        wilms_fits(constraints="ueb", seed=profiles.seeds(1, "dc", "wilms")[0])
+    ),
+}

@@ -142,6 +142,90 @@ def gains(table: pd.DataFrame, *, blocks: Sequence[str] = ("beta_Y", "beta_Delta
     return figure
 
 
+def gain_frames(tables: Sequence[pd.DataFrame]) -> list[list[Any]]:
+    """Plotly bars of :func:`~paperkit.domain_constraints.rivals.constraint_gains`, a list a table.
+
+    Parameters
+    ----------
+    tables : sequence of DataFrame
+        One table of gains for each step of a slider.
+    """
+    import plotly.graph_objects as go
+
+    symbols = {"beta_Y": "β_Y", "beta_Delta": "β_Δ", "sigma": "σ"}
+    frames = []
+    for table in tables:
+        bars = []
+        for constraint in "peb":
+            rows = table[table.constraint == constraint]
+            rows = rows.sort_values("measure", ascending=False, kind="stable")
+            bars.append(
+                go.Bar(
+                    x=[
+                        [f"{m} of" for m in rows["measure"]],
+                        [symbols[b] for b in rows["block"]],
+                    ],
+                    y=rows["median"].round(1),
+                    error_y={
+                        "array": (rows["high"] - rows["median"]).round(1),
+                        "arrayminus": (rows["median"] - rows["low"]).round(1),
+                    },
+                    name=NAMES[constraint],
+                    marker={"color": COLOURS[constraint]},
+                )
+            )
+        frames.append(bars)
+    return frames
+
+
+def prior_grid(tables: Mapping[float, pd.DataFrame]) -> Any:
+    """Mean inferred risk of the untested against the scale of the prior, one line a population.
+
+    Parameters
+    ----------
+    tables : mapping of float to DataFrame
+        Prior scale to records with ``set``, ``constraint``, ``untested_risk`` and
+        ``true_untested_risk``.
+    """
+    figure, axes = _axes(1, 2, figsize=(8, 3.6), sharey=True)
+    scales = sorted(tables)
+    for ax, constraint in zip(axes, "ub", strict=True):
+        parts = []
+        for scale in scales:
+            table = tables[scale]
+            rows = table[table.constraint == constraint].set_index("set")
+            parts.append(rows["untested_risk"] / rows["true_untested_risk"])
+        lines = pd.concat(parts, axis=1, join="inner").to_numpy()
+        ax.plot(scales, lines.T, marker="o", color=COLOURS[constraint], alpha=0.7)
+        ax.axhline(1, color=METHOD_COLOURS["grey"], linewidth=1)
+        ax.set_xscale("log")
+        ax.set_xticks(scales, [f"{scale:g}" for scale in scales])
+        ax.minorticks_off()
+        ax.set(title=NAMES[constraint], xlabel="standard deviation of the priors")
+    axes[0].set_ylabel("mean risk of the untested,\ninferred / true")
+    return figure
+
+
+def predictive_shares(table: pd.DataFrame) -> Any:
+    """Observed shares of the visible cells by feature over the replicates' 95 % intervals."""
+    features = list(dict.fromkeys(table["feature"]))
+    figure, axes = _axes(1, len(features), figsize=(9, 3.4), sharey=True, squeeze=False)
+    colours = dict(zip(table["cell"].unique(), ("vermillion", "blue", "grey"), strict=True))
+    for ax, feature in zip(axes[0], features, strict=True):
+        for i, (cell, colour) in enumerate(colours.items()):
+            rows = table[(table.feature == feature) & (table.cell == cell)]
+            x = rows["bin"] + 1 + 0.22 * (i - 1)
+            ax.vlines(
+                x, rows["low"], rows["high"], color=METHOD_COLOURS[colour], linewidth=4, alpha=0.4
+            )
+            ax.plot(x, rows["observed"], "o", color=METHOD_COLOURS[colour], label=cell, ms=3)
+        ax.set_xticks(sorted(table["bin"].unique() + 1))
+        ax.set(title=feature, xlabel="fifth of the people")
+    axes[0][0].set(ylabel="share of the people", ylim=(0, None))
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
 def risk_scatter(truth: np.ndarray, risks: Mapping[str, np.ndarray]) -> Any:
     """Inferred against true risk of untested people, one panel a method."""
     figure, axes = _axes(1, len(risks), figsize=(9, 3.4), sharex=True, sharey=True)

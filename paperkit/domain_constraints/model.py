@@ -272,10 +272,19 @@ class SelectionModel:
             raise ValueError("draws, tune and chains must be at least 1")
         if method == "nested_laplace":
             idata = self._fit_laplace(draws, seed)
-        elif method == "nuts":
-            idata = self._fit_nuts(draws, tune, chains, seed, progress, straighten)
         else:
-            idata = self._fit_pymc(draws, tune, chains, seed, progress)
+            run: dict[str, Any] = {
+                "draws": draws,
+                "tune": tune,
+                "chains": chains,
+                "cores": 1,
+                "progress_bar": progress,
+            }
+            idata = (
+                self._fit_nuts(straighten, seed, **run)
+                if method == "nuts"
+                else self._fit_pymc(seed, **run)
+            )
         error = self._quadrature_error(idata)
         idata.posterior.attrs["quadrature_error"] = error
         if error > 0.02:
@@ -318,9 +327,7 @@ class SelectionModel:
         value, grad = self.logp_and_grad(np.append(x, t))
         return value, grad[:-1]
 
-    def _fit_nuts(
-        self, draws: int, tune: int, chains: int, seed: int, progress: bool, straighten: bool
-    ) -> Any:
+    def _fit_nuts(self, straighten: bool, seed: int, **run: Any) -> Any:
         import nutpie
         from nutpie.compiled_pyfunc import from_pyfunc
         from scipy.interpolate import CubicSpline
@@ -369,32 +376,19 @@ class SelectionModel:
         )
         trace = nutpie.sample(
             compiled,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            cores=1,
             seed=seed,
-            progress_bar=progress,
             low_rank_modified_mass_matrix=straighten,
             target_accept=0.95,
+            **run,
         )
-        idata = self._inference_data(trace.posterior["theta"].values, "nuts")
-        idata.add_groups({"sample_stats": trace.sample_stats})
-        return self._check_chains(idata)
+        theta = trace.posterior["theta"].values
+        return self._chains_data(theta, trace.sample_stats, "nuts")
 
-    def _fit_pymc(self, draws: Any, tune: Any, chains: Any, seed: Any, progress: Any) -> Any:
+    def _fit_pymc(self, seed: int, **run: Any) -> Any:
         import nutpie
 
         compiled = nutpie.compile_pymc_model(pymc_model(self))
-        trace = nutpie.sample(
-            compiled,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            cores=1,
-            seed=seed,
-            progress_bar=progress,
-        )
+        trace = nutpie.sample(compiled, seed=seed, **run)
         post = trace.posterior
         free_scale = post["sigma"] if self.sigma is None else post["alpha"]
         theta = np.concatenate(
@@ -405,12 +399,12 @@ class SelectionModel:
             ],
             axis=-1,
         )
-        idata = self._inference_data(theta, "pymc")
-        idata.add_groups({"sample_stats": trace.sample_stats})
-        return self._check_chains(idata)
+        return self._chains_data(theta, trace.sample_stats, "pymc")
 
-    def _check_chains(self, idata: Any) -> Any:
+    def _chains_data(self, theta: np.ndarray, sample_stats: Any, method: str) -> Any:
         az = _arviz()
+        idata = self._inference_data(theta, method)
+        idata.add_groups({"sample_stats": sample_stats})
         free = {"beta_Y": None, "sigma" if self.sigma is None else "alpha": None}
         rhat = (
             float(

@@ -1,8 +1,9 @@
 """Long runs of the chapter; writes notebooks/domain_constraints/results/.
 
-    python scripts/domain_constraints/stored_runs.py [synthetic] [heckman] [normal] [sbc]
+    python scripts/domain_constraints/stored_runs.py [synthetic] [sizes] [heckman] [normal]
+        [normal_larger] [sbc]
 
-Without arguments all four. About six CPU minutes.
+Without arguments all six. About ten CPU minutes.
 """
 
 import sys
@@ -33,6 +34,22 @@ def synthetic() -> None:
     rivals = pd.DataFrame([ex.synthetic_rivals(seed=s, n=5000) for s in seeds])
     data.save_stored(
         CHAPTER, "synthetic_rivals", rivals, script=SCRIPT, settings={"n": 5000}, seeds=seeds
+    )
+
+
+def sizes() -> None:
+    """The same with 60 populations of 250 and of 1,000 people: widths, errors and coverage."""
+    seeds = list(range(60))
+    rows = []
+    for n in (250, 1000):
+        for s in seeds:
+            for c in CONSTRAINTS:
+                record = ex.synthetic_fit(seed=s, constraint=c, n=n)
+                kept = {k: v for k, v in record.items() if not k.startswith(("mean_", "sd_"))}
+                rows.append({"n": n, **kept})
+    settings = {"n": [250, 1000], "unobservable": "uniform", "draws": 500}
+    data.save_stored(
+        CHAPTER, "sizes", pd.DataFrame(rows), script=SCRIPT, settings=settings, seeds=seeds
     )
 
 
@@ -67,9 +84,28 @@ def normal() -> None:
     )
 
 
+def normal_larger() -> None:
+    """20 further populations of 2,000 people, normal Z, alpha fixed: what ten small ones left open."""
+    seeds = list(range(100, 120))
+    settings = {"n": 2000, "unobservable": "normal", "draws": 500, "n_nodes": 64}
+    rows = [
+        ex.synthetic_fit(seed=s, constraint=c, fixed="alpha", with_risk=False, **settings)
+        for s in seeds
+        for c in CONSTRAINTS
+    ]
+    data.save_stored(
+        CHAPTER,
+        "normal_larger",
+        pd.DataFrame(rows),
+        script=SCRIPT,
+        settings={**settings, "fixed": "alpha"},
+        seeds=seeds,
+    )
+
+
 def sbc() -> None:
-    """Simulation-based calibration: 300 populations of 300 people, three features."""
-    seeds = list(range(300))
+    """Simulation-based calibration: 500 populations of 300 people, three features."""
+    seeds = list(range(500))
     rows = [ex.sbc_ranks(seed=s) for s in seeds]
     data.save_stored(
         CHAPTER,
@@ -83,7 +119,8 @@ def sbc() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    steps = {"synthetic": synthetic, "heckman": heckman, "normal": normal, "sbc": sbc}
+    runs = (synthetic, sizes, heckman, normal, normal_larger, sbc)
+    steps = {run.__name__: run for run in runs}
     for name in sys.argv[1:] or steps:
         if name not in steps:
             raise SystemExit(f"unknown run {name!r}; known: {', '.join(steps)}")
