@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from .composition import Denoiser, Tensor
+from .composition import Denoiser
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 

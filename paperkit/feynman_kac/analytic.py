@@ -11,10 +11,11 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from paperkit.models.mixture import GaussianMixture
 
-from .composition import StackedDenoiser, Tensor
+from .composition import StackedDenoiser
 
 
 class KernelDensity:
@@ -98,7 +99,7 @@ def stack_mixtures(*mixtures: GaussianMixture) -> StackedDenoiser:
     -------
     StackedDenoiser
         For particles of shape (n, d) that share one noise level. The results are those of
-        ``mixture.denoise``, several times faster.
+        ``mixture.denoise``, several times faster, and in the precision of the particles.
     """
     if not mixtures:
         raise ValueError("no mixture given")
@@ -106,22 +107,33 @@ def stack_mixtures(*mixtures: GaussianMixture) -> StackedDenoiser:
         raise ValueError("the mixtures differ in dimension")
     sizes = [len(m.weights) for m in mixtures]
     log_weights = torch.cat([m.weights for m in mixtures]).log()
-    means, variances = (torch.cat([getattr(m, n) for m in mixtures]) for n in ("means", "variances"))
+    means, variances = (
+        torch.cat([getattr(m, n) for m in mixtures]) for n in ("means", "variances")
+    )
 
     def joint(y: Tensor, sigma: Tensor) -> Tensor:
-        # |y - m|^2 / v = y^2 a - 2 y b + c, three matrix products over all components
+        # |y - m|^2 / v = y^2 a - 2 y b + c, matrix products over all components; particles lie along
+        # the last axis, where sums over few components are fast
         total = variances + float(sigma[0]) ** 2  # (K, d)
-        a, b = 1 / total, means / total
         constant = log_weights - 0.5 * ((means**2 / total) + total.log()).sum(-1)
-        points = y.double()
-        exponent = points @ b.T - 0.5 * (points**2) @ a.T + constant  # (n, K)
-        keep = variances / total
+        a, b, keep, rest, constant = (
+            each.to(y.device, y.dtype)
+            for each in (
+                1 / total,
+                means / total,
+                variances / total,
+                means * (1 - variances / total),
+                constant,
+            )
+        )
+        points = y.T  # (d, n)
+        exponent = b @ points - 0.5 * (a @ points**2) + constant[:, None]  # (K, n)
         answers = []
         for part, m, k in zip(
-            exponent.split(sizes, 1), means.split(sizes), keep.split(sizes), strict=True
+            exponent.split(sizes), rest.split(sizes), keep.split(sizes), strict=True
         ):
-            posterior = part.softmax(-1)
-            answers.append(posterior @ (m * (1 - k)) + points * (posterior @ k))
+            posterior = part.softmax(0)
+            answers.append((m.T @ posterior + points * (k.T @ posterior)).T)
         return torch.stack(answers)
 
     return StackedDenoiser(joint, len(mixtures))

@@ -35,8 +35,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-
-Tensor = torch.Tensor
+from torch import Tensor
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """``denoiser(y, sigma) -> E[clean | y]`` for y of shape (n, *event) and sigma of shape (n,)."""
@@ -153,14 +152,14 @@ class Composition:
             raise ValueError(
                 f"{len(self.denoisers)} denoisers, but {len(self.exponents)} exponents"
             )
-        for i, each in enumerate(self.exponents):
-            if callable(each):
+        for i, power in enumerate(self.exponents):
+            if callable(power):
                 if self.log_densities is None:
                     raise ValueError(f"exponents[{i}] is a function: it needs log_densities")
-            elif isinstance(each, bool) or not isinstance(each, numbers.Real):
-                raise TypeError(f"exponents[{i}] must be a number or a function, got {each!r}")
-            elif not math.isfinite(each):
-                raise ValueError(f"exponents[{i}] must be finite, got {each}")
+            elif isinstance(power, bool) or not isinstance(power, numbers.Real):
+                raise TypeError(f"exponents[{i}] must be a number or a function, got {power!r}")
+            elif not math.isfinite(power):
+                raise ValueError(f"exponents[{i}] must be finite, got {power}")
         if (self.reward is None) != (self.reward_schedule is None):
             raise ValueError("reward and reward_schedule go together: one of them is missing")
         for name in ("reward", "reward_schedule"):

@@ -13,9 +13,8 @@ without drift of the centre.
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .composition import Tensor
 from .networks import sigma_features
 
 N_PARTICLES = 4

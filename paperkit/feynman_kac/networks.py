@@ -23,9 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-
-from .composition import Tensor
+from torch import Tensor, nn
 
 N_CLASSES = 10
 N_INKS = 3
@@ -143,9 +141,9 @@ class ImageDenoiser(nn.Module):
         for block in self.blocks:
             hidden = hidden + block(hidden + context)
         out = self.leave(hidden)
-        return (
-            self.sigma_data**2 / total * y + level * self.sigma_data / total.sqrt() * out
-        ).to(y.dtype)
+        return (self.sigma_data**2 / total * y + level * self.sigma_data / total.sqrt() * out).to(
+            y.dtype
+        )
 
     def conditioned(self, label: int) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the denoiser of one label (`n_labels` for "any")."""
@@ -243,13 +241,13 @@ class DigitJudge:
 
     def frechet(self, images: Tensor) -> float:
         """Return the Fréchet distance between features of `images` and of real images."""
-        from scipy.linalg import sqrtm
-
         seen = self.features(images)
         gap = seen.mean(0) - self.mean
-        cross = sqrtm(np.cov(seen.T) @ self.covariance)
-        trace = np.trace(np.cov(seen.T) + self.covariance - 2 * np.real(cross))
-        return float(gap @ gap + trace)
+        here = np.cov(seen.T)
+        values, vectors = np.linalg.eigh(self.covariance)
+        root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+        cross = np.sqrt(np.linalg.eigvalsh(root @ here @ root).clip(min=0)).sum()
+        return float(gap @ gap + np.trace(here) + np.trace(self.covariance) - 2 * cross)
 
 
 @functools.lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ Populations are independent of each other and run in one batch.
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -22,8 +23,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from .composition import Composition, Tensor, log_weight_rate
+from .composition import Composition, log_weight_rate
 
 SCHEMES = ("systematic", "stratified", "multinomial")
 RESAMPLING = ("ess", "every", "birth_death")
@@ -306,7 +308,7 @@ def sample(
                 chosen = resample_indices(log_weights, scheme, generator)
                 y, ancestors = _gather(y, chosen), ancestors.gather(1, chosen)
                 log_weights = torch.zeros_like(log_weights)
-        for k, (sigma, after) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+        for k, (sigma, after) in enumerate(itertools.pairwise(levels)):
             flat = y.reshape(populations * size, *event)
             step, gain = _move(composition, flat, sigma, after, zeta, correct, batch_size)
             if not bool(torch.isfinite(step).all()):
