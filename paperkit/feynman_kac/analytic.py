@@ -22,7 +22,8 @@ class KernelDensity:
     r"""Equal mixture of Gaussians of one width around data, seen through Gaussian noise.
 
     :math:`q(y, \sigma) = \frac{1}{N} \sum_j N(y; x_j, (h^2 + \sigma^2) I)`: a model of real data that
-    answers exactly at every noise level. Distances come from one matrix product.
+    answers exactly at every noise level. Distances come from one matrix product, in the precision of
+    the points.
 
     Parameters
     ----------
@@ -48,15 +49,15 @@ class KernelDensity:
 
     def _joint(self, y: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
         """Return y, -distance^2 / (2 variance) (n, N) and the variance (n, 1)."""
-        points = torch.as_tensor(y).double()
+        points = torch.as_tensor(y)
         if points.ndim != 2 or points.shape[1] != self.data.shape[1]:
             raise ValueError(
                 f"y must have shape (n, {self.data.shape[1]}), got {tuple(points.shape)}"
             )
-        level = torch.as_tensor(sigma, dtype=torch.float64, device=points.device)
+        level = torch.as_tensor(sigma, dtype=points.dtype, device=points.device)
         variance = (self.bandwidth**2 + level**2).reshape(-1, 1)
-        data = self.data.to(points.device)
-        squares = (points**2).sum(-1, keepdim=True) + self._squares.to(points.device)
+        data = self.data.to(points)
+        squares = (points**2).sum(-1, keepdim=True) + self._squares.to(points)
         distance = squares - 2 * points @ data.T
         return points, -distance / (2 * variance), variance
 
@@ -70,13 +71,13 @@ class KernelDensity:
     def denoise(self, y: Tensor, sigma: Tensor | float) -> Tensor:
         """Return the mean of the clean point given y (n, d), shape (n, d)."""
         points, exponent, variance = self._joint(y, sigma)
-        centre = exponent.softmax(-1) @ self.data.to(points.device)
+        centre = exponent.softmax(-1) @ self.data.to(points)
         return centre + self.bandwidth**2 / variance * (points - centre)
 
     def score(self, y: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         """Return the gradient of the log-density at y (n, d), shape (n, d)."""
         points, exponent, variance = self._joint(y, sigma)
-        return (exponent.softmax(-1) @ self.data.to(points.device) - points) / variance
+        return (exponent.softmax(-1) @ self.data.to(points) - points) / variance
 
     def sample(self, n: int, generator: torch.Generator, sigma: float = 0.0) -> Tensor:
         """Draw n points of clean + sigma * noise, shape (n, d)."""

@@ -1,0 +1,41 @@
+"""The four-particle system, cooled from temperature 2 to 1 at inference time (about 3 CPU minutes).
+
+Run by ``nox -s full -- feynman_kac``, after ``train_double_well.py``.
+"""
+
+from __future__ import annotations
+
+from paperkit import data, profiles, sweeps
+from paperkit.feynman_kac import studies
+
+SEEDS = range(10)
+
+
+def main() -> None:
+    table = sweeps.sweep(
+        studies.well_run,
+        [{"method": method} for method in studies.WELL_METHODS],
+        seeds=SEEDS,
+        workers=1,
+        backend="sequential",
+        store=profiles.project_root() / "build" / "feynman_kac" / "well",
+    )
+    data.save_stored(
+        "feynman_kac",
+        "four_particles",
+        table,
+        script="scripts/feynman_kac/four_particles.py",
+        settings={
+            "sigmas": list(studies.WELL_SIGMAS),
+            "steps": studies.WELL_STEPS,
+            "particles": studies.WELL_SIZE,
+            "trained at": 2.0,
+        },
+        seeds=SEEDS,
+    )
+    columns = ["distances", "energies", "mean energy", "ancestors"]
+    print(table.groupby("method", sort=False)[columns].mean())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Guidance on digits with exact samples (kernel densities) and on learned denoisers (4 CPU minutes).
+
+Run by ``nox -s full -- feynman_kac``, after ``train_digits.py``. Parts: ``kernel``, ``learned``,
+``product``; all of them by default.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from paperkit import data, profiles, sweeps
+from paperkit.feynman_kac import studies
+
+SCRIPT = "scripts/feynman_kac/guided_digits.py"
+KERNEL_SEEDS, LEARNED_SEEDS = range(12), range(6)
+
+
+def sweep(function, cases, seeds, name):
+    return sweeps.sweep(
+        function,
+        cases,
+        seeds=seeds,
+        workers=1,
+        backend="sequential",
+        store=profiles.project_root() / "build" / "feynman_kac" / name,
+    )
+
+
+def kernel() -> None:
+    cases = [{"d": d, "correct": correct} for d in (4, 16) for correct in (False, True)]
+    table = sweep(studies.guided_digits_run, cases, KERNEL_SEEDS, "kernel")
+    data.save_stored(
+        "feynman_kac",
+        "guided_kernel",
+        table,
+        script=SCRIPT,
+        settings={
+            "scale": studies.GUIDED_SCALE,
+            "bandwidth": studies.BANDWIDTH,
+            "particles": 256,
+            "populations": 3,
+            "steps": 100,
+        },
+        seeds=KERNEL_SEEDS,
+    )
+    print(table.groupby(["d", "correct"])[["membership", "shift", "variance", "ancestors"]].mean())
+
+
+def learned() -> None:
+    cases = [{"method": method} for method in studies.IMAGE_METHODS]
+    table = sweep(studies.guided_images_run, cases, LEARNED_SEEDS, "learned")
+    data.save_stored(
+        "feynman_kac",
+        "guided_images",
+        table,
+        script=SCRIPT,
+        settings={"sigmas": list(studies.IMAGE_SIGMAS), "steps": studies.IMAGE_STEPS},
+        seeds=LEARNED_SEEDS,
+    )
+    columns = ["Frechet distance", "accuracy", "shift", "ancestors"]
+    print(table.groupby("method", sort=False)[columns].mean())
+
+
+def product() -> None:
+    cases = [
+        {"combination": i, "conditional": conditional, "correct": correct}
+        for i in range(len(studies.COMBINATIONS))
+        for conditional in (False, True)
+        for correct in (False, True)
+    ]
+    table = sweep(studies.product_run, cases, [0], "product")
+    data.save_stored(
+        "feynman_kac",
+        "product_images",
+        table,
+        script=SCRIPT,
+        settings={
+            "combinations": [list(pair) for pair in studies.COMBINATIONS],
+            "populations": 6,
+            "particles": 32,
+            "sigmas": list(studies.IMAGE_SIGMAS),
+            "steps": studies.IMAGE_STEPS,
+        },
+        seeds=[0],
+    )
+    columns = ["class", "ink", "both", "variance", "ancestors"]
+    print(table.groupby(["conditional", "correct"])[columns].mean())
+
+
+if __name__ == "__main__":
+    for part in sys.argv[1:] or ("kernel", "learned", "product"):
+        {"kernel": kernel, "learned": learned, "product": product}[part]()
