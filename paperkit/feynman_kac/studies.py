@@ -435,7 +435,7 @@ IMAGE_METHODS: dict[str, dict[str, Any]] = {
 
 def guided_images_run(method: str, seed: int) -> dict[str, float]:
     """All ten digits with one method: what the judge says of 640 images."""
-    part, judging = networks.load_digit_parts()
+    _, judging = networks.load_digit_parts()
     judge = networks.digit_judge()
     images, right, shifts, ancestors = [], [], [], []
     for label in range(networks.N_CLASSES):
