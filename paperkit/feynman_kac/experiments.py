@@ -709,3 +709,69 @@ def extra_calls() -> int:
         )
         counts.append(calls)
     return counts[1] - counts[0]
+
+
+def growth_table(dimensions: Sequence[int] = (2, 8, 32), beta: float = 1.5) -> pd.DataFrame:
+    """Measured and closed growth of the log-weight's variance (claim f8d)."""
+    return pd.DataFrame(
+        [
+            {
+                "dimensions": d,
+                "measured": measured_growth(d, beta),
+                "closed form": stationary_growth(beta, 1.0, d),
+            }
+            for d in dimensions
+        ]
+    )
+
+
+def rejection_z(n: int = 20_000, scale: float = 3.0) -> float:
+    """Claim f8e: P(x > .75) of rejection samples against quadrature, in standard errors."""
+    from .studies import exact_guided
+
+    class Drawn:
+        """A mixture with the interface of a kernel density."""
+
+        def sample(self, n: int, generator: torch.Generator) -> Tensor:
+            return CONDITIONAL.sample(n, generator)
+
+        def log_prob(self, y: Tensor, sigma: Tensor) -> Tensor:
+            return CONDITIONAL.log_prob(y, sigma)
+
+    generator = profiles.generator("feynman_kac", "rejection")
+    x = exact_guided(Drawn(), UNCONDITIONAL, 0.5, scale, n, generator, SIGMA_MIN)
+    share = float((x[:, 0] > THRESHOLD).double().mean())
+    truth = line("guidance 3").expectations()["tail"]
+    return abs(share - truth) / math.sqrt(truth * (1 - truth) / n)
+
+
+def stochastic_claims() -> dict[str, tuple[float, Interval | None]]:
+    """Every live claim that depends on the seed: id -> value and interval."""
+    found: dict[str, tuple[float, Interval | None]] = {}
+
+    def put(id: str, made: Interval | float) -> None:
+        found[id] = (made.estimate, made) if isinstance(made, Interval) else (float(made), None)
+
+    put("f1a-guidance-2", heuristic_distance((2,)))
+    put("f1b-guidance-3-and-4", heuristic_distance((3, 4)))
+    put("f1c-not-discretisation", step_ratio())
+    put("f1d-intermediate", intermediate_gain())
+    put("f1e-equal-covariances", equal_covariances()["spread"])
+    put("f2a-half-the-distance", distance_ratio())
+    table = expectation_table()
+    put("f2b-expectations", largest_z(table, ("mean", "tail")))
+    put("f2c-normalising-constants", largest_z(table, ("log Z",), LOG_Z_TARGETS))
+    errors = {size: tail_errors("guidance 2", size) for size in (32, 512)}
+    put("f3f-live-replicate", size_ratio(errors))
+    put("f4a-steps-guidance-3", step_error_gain("guidance 3"))
+    put("f4b-steps-annealing-2", step_error_gain("annealing 2"))
+    put("f4c-distance-at-200", distance("guidance 3", correct=True, steps=200))
+    variances = variance_table()
+    put("f5a-closed-form", (variances["measured"] / variances["closed form"] - 1).abs().max())
+    put("f5b-weights-repair-it", variance_z())
+    put("f5c-tempered-noise", tempered_trend())
+    put("f5d-ode-collapses", distance("annealing 2", correct=True, noise=0.0))
+    put("f5e-ode-guidance", distance("guidance 2", correct=True, noise=0.0))
+    put("f8d-dimension-law", growth_ratio())
+    put("f8e-exact-sampler", rejection_z())
+    return found
