@@ -44,6 +44,7 @@ from paperkit.absorbing_diffusion.networks import (
     TransformerConfig,
     time_conditioning_parameters,
 )
+from paperkit.absorbing_diffusion.reference import load_reference_model
 from paperkit.absorbing_diffusion.sampling import (
     SampleResult,
     adaptive_sample,
@@ -94,6 +95,7 @@ __all__ = [
     "infilling",
     "lambda_dce_loss",
     "load_kjv",
+    "load_reference_model",
     "load_zero_shot_texts",
     "mask_tokens",
     "nll_bound",
