@@ -5,7 +5,8 @@ left-to-right model in turn, a slice each, so that at any moment they have seen 
 within a slice. The state of a run lies in ``build/absorbing_diffusion`` and is taken up again.
 The learning rate is constant for ``--steps`` updates and falls to zero over ``--cooldown`` more.
 Several processes may run at once: each takes the kind that is furthest behind and free.
-``--export`` writes the checkpoints (half precision) and the learning curves that the book shows.
+At the end, or earlier with ``--export``, the checkpoints (half precision) and the learning curves
+that the book shows are written.
 """
 
 from __future__ import annotations
@@ -177,6 +178,21 @@ class Run:
         )
 
 
+def export(runs: list[Run], steps: int, seed: int) -> None:
+    """Write all checkpoints and the learning curves."""
+    digest = data.sources().set_index("name").loc["absorbing_diffusion/kjv", "sha256"]
+    for run in runs:
+        run.export(steps, digest)
+    data.save_stored(
+        "absorbing_diffusion",
+        "text_curves" + (f"_{seed}" if seed else ""),
+        {run.kind: run.curve() for run in runs},
+        script=SCRIPT,
+        settings={"config": CONFIG.as_dict(), "batch": BATCH, "constant_steps": steps},
+        seeds=[seed],
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kinds", nargs="+", choices=NETWORKS, default=list(NETWORKS))
@@ -190,17 +206,7 @@ def main() -> None:
     BUILD.mkdir(parents=True, exist_ok=True)
     runs = [Run(kind, chosen.seed) for kind in chosen.kinds]
     if chosen.export:
-        digest = data.sources().set_index("name").loc["absorbing_diffusion/kjv", "sha256"]
-        for run in runs:
-            run.export(chosen.steps, digest)
-        data.save_stored(
-            "absorbing_diffusion",
-            "text_curves" + (f"_{chosen.seed}" if chosen.seed else ""),
-            {run.kind: run.curve() for run in runs},
-            script=SCRIPT,
-            settings={"config": CONFIG.as_dict(), "batch": BATCH, "constant_steps": chosen.steps},
-            seeds=[chosen.seed],
-        )
+        export(runs, chosen.steps, chosen.seed)
         return
     tokens = load_kjv("train", length=LENGTH).tensor()
     check = load_kjv("validation", length=LENGTH).tensor()[::6]
@@ -208,6 +214,7 @@ def main() -> None:
     while True:
         open_runs = sorted((r for r in runs if r.steps() < total), key=lambda r: r.steps())
         if not open_runs:
+            export(runs, chosen.steps, chosen.seed)
             return
         for run in open_runs:
             if run.steps() >= open_runs[0].steps() + chosen.slice:

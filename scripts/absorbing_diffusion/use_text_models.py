@@ -1,7 +1,7 @@
 """Store what the text models do: bounds on six texts, a gap in a verse, generated text.
 
-``python scripts/absorbing_diffusion/evaluate_text.py`` reads the checkpoints that
-``train_text.py --export`` wrote, and takes about five CPU minutes.
+``python scripts/absorbing_diffusion/use_text_models.py`` reads the checkpoints that
+``train_text.py`` wrote, and takes about two CPU minutes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from paperkit import data
 from paperkit.absorbing_diffusion import experiments
 
-SCRIPT = "scripts/absorbing_diffusion/evaluate_text.py"
+SCRIPT = "scripts/absorbing_diffusion/use_text_models.py"
 
 
 def main() -> None:
