@@ -26,6 +26,7 @@ from paperkit.unsupervised_pretraining.factor import (
     representation_excess,
     sample_second_moments,
 )
+from paperkit.unsupervised_pretraining.mixture import majority_wrong
 
 
 def two_squares_wrong(m: int, delta: float) -> float:
@@ -38,14 +39,7 @@ def two_squares_wrong(m: int, delta: float) -> float:
     m = count("m", m)
     if not 0 < delta <= 0.5:
         raise ValueError(f"delta must lie in (0, 0.5], got {delta}")
-    k = np.arange(m + 1)
-    weight = stats.binom.pmf(k, m, 0.5)
-    kept = weight > 1e-18
-    k, weight = k[kept], weight[kept]
-    right = (1 + 2 * delta) / 2
-    less = stats.binom.cdf(np.ceil(k / 2) - 1, k, right)
-    tie = np.where(k % 2 == 0, stats.binom.pmf(k // 2, k, right), 0.0)
-    return float((weight * (less + tie / 2)).sum())
+    return float(majority_wrong(m, 0.5, (1 + 2 * delta) / 2))
 
 
 def two_squares_excess(m: int, delta: float, label_noise: float = 0.0) -> float:

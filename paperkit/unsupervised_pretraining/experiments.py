@@ -48,6 +48,20 @@ def paired_difference(first: Any, second: Any, rng: np.random.Generator) -> Inte
     return mean_interval(np.asarray(first, float) - np.asarray(second, float), rng)
 
 
+def ratio_of_means(
+    first: FloatArray, second: FloatArray, rng: np.random.Generator, *, scale: float = 1.0
+) -> Interval:
+    """Mean of ``first`` (S,) over mean of ``second`` (S,), over ``scale``; draws are paired."""
+    return bootstrap(
+        lambda a, b: a.mean() / b.mean() / scale,
+        first,
+        second,
+        n_draws=N_BOOT,
+        method="percentile",
+        rng=rng,
+    )
+
+
 def worst_deviation(draws: FloatArray, law: Any, rng: np.random.Generator) -> Interval:
     """Relative deviation of the mean over draws (S, P) from the law (P,) where it is largest."""
     relative = draws / np.asarray(law)
@@ -215,14 +229,7 @@ def smallest_gain(frame: pd.DataFrame, rng: np.random.Generator) -> Interval:
             if block[method].notna().all():
                 ratios.append((block[method].to_numpy(), block["pretrained"].to_numpy()))
     baseline, own = min(ratios, key=lambda pair: pair[0].mean() / pair[1].mean())
-    return bootstrap(
-        lambda a, b: a.mean() / b.mean(),
-        baseline,
-        own,
-        n_draws=N_BOOT,
-        method="percentile",
-        rng=rng,
-    )
+    return ratio_of_means(baseline, own, rng)
 
 
 def advantage_without_gap(n_draws: int, rng: np.random.Generator) -> Interval:
@@ -230,14 +237,7 @@ def advantage_without_gap(n_draws: int, rng: np.random.Generator) -> Interval:
     task = base_task(dimension=5)
     frame = against_baselines(task, 100_000, [1000], n_draws, rng)
     parts = {k: frame.loc[frame.method == k, "excess"].to_numpy() for k in ("ols", "pretrained")}
-    return bootstrap(
-        lambda a, b: a.mean() / b.mean(),
-        parts["ols"],
-        parts["pretrained"],
-        n_draws=N_BOOT,
-        method="percentile",
-        rng=rng,
-    )
+    return ratio_of_means(parts["ols"], parts["pretrained"], rng)
 
 
 CROSSOVER_SPECTRA = ((4.0, 3.0, 2.0, 1.0), (3.0, 2.0, 1.0, 0.5), (1.0,) * 4, (2.0, 1.0, 0.5, 0.5))
@@ -358,14 +358,7 @@ def complexity_rank(n_draws: int, rng: np.random.Generator) -> tuple[Interval, F
         ],
         axis=1,
     )
-    ratio = bootstrap(
-        lambda rows: rows[:, 3].mean() / rows[:, 0].mean(),
-        draws,
-        n_draws=N_BOOT,
-        method="percentile",
-        rng=rng,
-    )
-    return ratio, draws
+    return ratio_of_means(draws[:, 3], draws[:, 0], rng), draws
 
 
 WORST_STRENGTHS = np.geomspace(0.3, 4.0, 12)
@@ -475,14 +468,7 @@ def exchange_rates(
         unlabelled = two_components(s, size, dimension, n_draws, rng) * (1 - 2 * label_noise)
         labelled = labelled_means(s, size, dimension, label_noise, n_draws, rng)
         predicted = float((1 - 2 * label_noise) ** 2 / mixture.tanh_information(s))
-        ratio = bootstrap(
-            lambda a, b, scale=predicted: a.mean() / b.mean() / scale,
-            unlabelled,
-            labelled,
-            n_draws=N_BOOT,
-            method="percentile",
-            rng=rng,
-        )
+        ratio = ratio_of_means(unlabelled, labelled, rng, scale=predicted)
         found.append(ratio)
         rows.append({"s": s, "label noise": label_noise, "predicted": predicted,
                      "measured": ratio.estimate * predicted, "low": ratio.low * predicted,
@@ -508,11 +494,11 @@ def component_regret(
     task = mixture.MixtureTask.simplex(n_components, dimension=dimension, distance=distance)
     result = np.empty((n_draws, len(m_values)))
     for i in range(n_draws):
+        # Fresh rows for each draw: their sampling error averages out over the draws.
+        X_eval, _ = task.sample(20_000, rng)
         for j, m in enumerate(m_values):
             X, _ = task.sample(m, rng)
             means = mixture.fit_mixture(X, start_means(task), tol=1e-4).means
-            # Fresh rows for each draw: their sampling error averages out over the draws.
-            X_eval, _ = task.sample(20_000, rng)
             result[i, j] = mixture.regret(task, means, task.labels, X_eval)
     return result
 
@@ -617,13 +603,6 @@ def collapse_curves(
         for m in m_values
     ]
     return grid, np.array(curves)
-
-
-def flat_ratio(large: FloatArray, small: FloatArray, rng: np.random.Generator) -> Interval:
-    """Mean excess with much unlabelled data over that with little: 1 where it does not help."""
-    return bootstrap(
-        lambda a, b: a.mean() / b.mean(), large, small, n_draws=N_BOOT, method="percentile", rng=rng
-    )
 
 
 # ------------------------------------------------------------------------------------- wrong model

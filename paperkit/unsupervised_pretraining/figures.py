@@ -1,15 +1,18 @@
-"""Data of the chapter's interactive figures: traces for `paperkit.plotting.slider`."""
+"""The chapter's moving figures: traces for `paperkit.plotting.slider`, and one animation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from paperkit.plotting import METHOD_COLOURS
 from paperkit.unsupervised_pretraining import counterexamples, mixture
 from paperkit.unsupervised_pretraining.factor import FactorTask, factor_sweep
+from paperkit.unsupervised_pretraining.theory import worst_signal_excess
 
 SURFACE_RANKS = (1, 2, 4, 8)
 SURFACE_SIGNALS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -80,6 +83,40 @@ def surface_frames(table: pd.DataFrame) -> tuple[list[list[Any]], list[str]]:
     return frames, labels
 
 
+def envelope_animation(m_values: Any, dimension: int) -> Any:
+    """Matplotlib animation of `theory.worst_signal_excess`: one frame for each m, worst case marked.
+
+    Curves of earlier frames stay as thin grey lines; the dashed line joins the worst cases so far.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.animation import FuncAnimation
+
+    strength = np.geomspace(0.003, 10, 400)
+    curves = [worst_signal_excess(strength, int(m), dimension) for m in m_values]
+    worst = np.array([(strength[c.argmax()], c.max()) for c in curves])
+    # Margins and major ticks only: the automatic layout is solved again for every frame.
+    fig, ax = plt.subplots(layout="none")
+    fig.subplots_adjust(left=0.14, right=0.97, bottom=0.15, top=0.9)
+    ax.set(xscale="log", yscale="log", xlim=(strength[0], strength[-1]), ylim=(1e-5, 1),
+           xlabel="signal strength λ²", ylabel="excess risk (units of y²)")  # fmt: skip
+    ax.minorticks_off()
+    (now,) = ax.plot([], [], color=METHOD_COLOURS["method"], label="excess risk at this m")
+    (trail,) = ax.plot([], [], "--", color=METHOD_COLOURS["truth"], label="worst case so far")
+    (point,) = ax.plot([], [], "o", color=METHOD_COLOURS["baseline"], label="worst case")
+    ax.legend(loc="lower left")
+
+    def draw(i: int) -> list[Any]:
+        if i:
+            ax.plot(strength, curves[i - 1], color="0.85", linewidth=1, zorder=1)
+        now.set_data(strength, curves[i])
+        trail.set_data(*worst[: i + 1].T)
+        point.set_data(*worst[i : i + 1].T)
+        ax.set_title(f"m = {int(m_values[i]):,}")
+        return [now, trail, point]
+
+    return FuncAnimation(fig, draw, frames=len(curves), init_func=lambda: [], interval=400)
+
+
 def tilt_frames(deltas: Any, label_noise: float = 0.0) -> tuple[list[list[Any]], list[str]]:
     """Traces of the two-squares figure: the density across the square, and the excess against m."""
     import plotly.graph_objects as go
@@ -129,7 +166,7 @@ def separation_frames(
         ]  # fmt: skip
         traces += [
             go.Scatter(x=a, y=b, xaxis="x2", yaxis="y2", showlegend=False, mode="lines",
-                       line={"width": 1, "color": "#0072B2"}, opacity=0.6)
+                       line={"width": 1, "color": METHOD_COLOURS["blue"]}, opacity=0.6)
             for a, b in ends
         ]  # fmt: skip
         frames.append(traces)
@@ -141,7 +178,7 @@ def separation_frames(
 def confusion_frames(tables: dict[int, dict[str, np.ndarray]]) -> tuple[list[list[Any]], list[str]]:
     """Traces of confusion matrices side by side, one step a number of labels.
 
-    ``tables`` maps n to method to a (C, C) matrix of row shares.
+    ``tables`` maps n to method to a (C, C) matrix of row shares. `confusion_layout` makes the axes.
     """
     import plotly.graph_objects as go
 
@@ -151,10 +188,28 @@ def confusion_frames(tables: dict[int, dict[str, np.ndarray]]) -> tuple[list[lis
         for k, matrix in enumerate(methods.values()):
             suffix = str(k + 1) if k else ""
             traces.append(
-                go.Heatmap(z=matrix, zmin=0, zmax=1, colorscale="Blues", showscale=k == 0,
-                           text=np.round(matrix, 2), texttemplate="%{text}",
-                           xaxis=f"x{suffix}", yaxis=f"y{suffix}")
+                go.Heatmap(z=matrix, zmin=0, zmax=1, colorscale="Blues", showscale=False,
+                           text=np.round(100 * matrix), texttemplate="%{text:.0f}",
+                           textfont={"size": 12}, xaxis=f"x{suffix}", yaxis=f"y{suffix}")
             )  # fmt: skip
         frames.append(traces)
         labels.append(str(n))
     return frames, labels
+
+
+def confusion_layout(methods: Sequence[str], classes: Sequence[str]) -> Any:
+    """Layout of `confusion_frames`: a panel a method, titles broken at spaces to fit a phone."""
+    from plotly.subplots import make_subplots
+
+    titles = [name.replace(" ", "<br>") for name in methods]
+    layout = make_subplots(1, len(titles), subplot_titles=titles, horizontal_spacing=0.03).layout
+    ticks = {"tickvals": list(range(len(classes))), "ticktext": list(classes)}
+    for k in range(1, len(titles) + 1):
+        layout[f"xaxis{k}"].update(ticks | {"tickangle": 0})
+        layout[f"yaxis{k}"].update(ticks | {"autorange": "reversed", "showticklabels": k == 1})
+    layout.update(height=330, margin={"l": 10, "r": 10, "t": 50, "b": 10})
+    for title in layout.annotations:
+        title.font.size = 13
+    layout.yaxis.title = "true species"
+    layout[f"xaxis{(len(titles) + 1) // 2}"].title = "predicted species"
+    return layout

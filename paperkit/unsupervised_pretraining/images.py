@@ -68,15 +68,15 @@ def augment(
 ) -> Tensor:
     """Random rotation, scaling, shift and noise of images (B, 1, 8, 8) with values in [0, 1].
 
-    ``degrees``, ``scale`` (relative) and ``shift`` (pixels) are standard deviations of normal draws,
-    ``noise`` that of the pixels.
+    Angle, relative scale and shift (pixels, along each axis) are uniform between minus and plus
+    ``degrees``, ``scale`` and ``shift``; ``noise`` is the standard deviation of the pixels' noise.
     """
     if images.ndim != 4:
         raise ValueError(f"images must have shape (B, 1, H, W), got {tuple(images.shape)}")
     if min(degrees, scale, shift, noise) < 0:
         raise ValueError("degrees, scale, shift and noise must not be negative")
     batch, size = len(images), images.shape[-1]
-    draws = torch.randn(4, batch, generator=generator, dtype=images.dtype)
+    draws = 2 * torch.rand(4, batch, generator=generator, dtype=images.dtype) - 1
     angle, zoom = draws[0] * degrees * torch.pi / 180, 1 + draws[1] * scale
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     moved = draws[2:] * shift * 2 / size  # grid coordinates run from -1 to 1
@@ -97,28 +97,40 @@ def to_images(X: Any) -> Tensor:
 
 
 def contrastive_step(
-    encoder: nn.Module, images: Tensor, *, batch_size: int = 128
+    encoder: nn.Module, images: Tensor, *, batch_size: int = 128, **augmentation: float
 ) -> Callable[[int, torch.Generator], Tensor]:
-    """Step function for `paperkit.models.train`: pair loss on a random batch of images."""
+    """Step function for `paperkit.models.train`: pair loss on a random batch of images.
+
+    ``augmentation`` are keywords of `augment`.
+    """
     loss = PairLoss()
 
     def step(_: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(images), (min(batch_size, len(images)),), generator=generator)
         # An image must not be its own negative.
         batch = images[torch.unique(chosen)]
-        return loss(encoder(augment(batch, generator)), encoder(augment(batch, generator)))
+        views = [augment(batch, generator, **augmentation) for _ in range(2)]
+        return loss(encoder(views[0]), encoder(views[1]))
 
     return step
 
 
 def supervised_step(
-    network: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 128
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int = 128,
+    **augmentation: float,
 ) -> Callable[[int, torch.Generator], Tensor]:
-    """Step function for end-to-end training: cross entropy on augmented labelled images."""
+    """Step function for end-to-end training: cross entropy on augmented labelled images.
+
+    ``augmentation`` are keywords of `augment`.
+    """
 
     def step(_: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(images), (min(batch_size, len(images)),), generator=generator)
-        logits = network(augment(images[chosen], generator))
+        logits = network(augment(images[chosen], generator, **augmentation))
         return functional.cross_entropy(logits, labels[chosen])
 
     return step

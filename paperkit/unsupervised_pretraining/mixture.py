@@ -245,8 +245,8 @@ def fit_symmetric_mixture(
 ) -> FloatArray:
     """Maximum-likelihood u of the mixture of N(u, I) and N(-u, I), shape (d,), sign arbitrary.
 
-    A few EM steps ``u <- mean(x tanh(u^T x))`` and then Newton steps; a Newton step that does not
-    raise the likelihood is replaced by an EM step. Starts at the leading direction of the second
+    A few EM steps ``u <- mean(x tanh(u^T x))`` and then Newton steps, shortened where they do not
+    raise the likelihood and replaced by an EM step if that does not help. Starts at the leading direction of the second
     moment.
 
     Raises
@@ -272,22 +272,30 @@ def fit_symmetric_mixture(
         return float((size + np.log1p(np.exp(-2 * size))).mean() - v @ v / 2)
 
     t = rows @ u
+    reached = value(u, t)
     for iteration in range(max_iter):
         tanh = np.tanh(t)
         em = rows.T @ tanh / m
         gradient = em - u
         if np.abs(gradient).max() <= tol:
             return u
-        step = em
         if iteration >= em_steps:
             hessian = (rows * (1 - tanh**2)[:, None]).T @ rows / m - np.eye(d)
-            newton = u - np.linalg.solve(hessian, gradient)
-            t_newton = rows @ newton
-            if value(newton, t_newton) >= value(u, t):
-                u, t = newton, t_newton
+            # Where the likelihood is not concave, |eigenvalues| still give a direction of ascent.
+            curvature, axes = np.linalg.eigh(hessian)
+            direction = axes @ (axes.T @ gradient / np.maximum(np.abs(curvature), 1e-3))
+            for fraction in (1.0, 0.25, 0.0625):
+                newton = u + fraction * direction
+                t_newton = rows @ newton
+                proposed = value(newton, t_newton)
+                if proposed >= reached:
+                    break
+            if proposed >= reached:
+                u, t, reached = newton, t_newton, proposed
                 continue
-        u = step
+        u = em
         t = rows @ u
+        reached = value(u, t)
     warnings.warn("the fit has not reached its tolerance", ConvergenceWarning, stacklevel=2)
     return u
 
@@ -333,6 +341,21 @@ def labelled_excess(s: Any, n: Any, dimension: int, label_noise: float = 0.0) ->
     return stats.norm.pdf(s_) * (dimension - 1) / (2 * s_ * np.asarray(n, float) * (1 - 2 * noise))
 
 
+def majority_wrong(n: int, share: float, right: Any) -> FloatArray:
+    """Probability that the majority of k ~ Bin(n, share) votes is wrong, shape of ``right``.
+
+    Every vote is right with probability ``right``, and a tie is decided by a coin. Exact.
+    """
+    k = np.arange(n + 1)
+    weight = stats.binom.pmf(k, n, share)
+    kept = weight > 1e-18
+    k, weight = k[kept], weight[kept]
+    p = np.asarray(right, float)[..., None]
+    less = stats.binom.cdf(np.ceil(k / 2) - 1, k, p)
+    tie = np.where(k % 2 == 0, stats.binom.pmf(k // 2, k, p), 0.0)
+    return (weight * (less + tie / 2)).sum(axis=-1)
+
+
 def voting_excess(n_components: int, n: int, delta: Any) -> FloatArray:
     """Exact excess of naming K known components by majority with n labels, right w.p. 1/2 + delta.
 
@@ -343,11 +366,4 @@ def voting_excess(n_components: int, n: int, delta: Any) -> FloatArray:
     quality = float_array("delta", delta)
     if ((quality <= 0) | (quality > 0.5)).any():
         raise ValueError("delta must lie in (0, 0.5]")
-    k = np.arange(n + 1)
-    weight = stats.binom.pmf(k, n, 1 / k_comp)
-    kept = weight > 1e-17
-    k, weight = k[kept], weight[kept]
-    p = 0.5 + quality[..., None]
-    less = stats.binom.cdf(np.ceil(k / 2) - 1, k, p)
-    tie = np.where(k % 2 == 0, stats.binom.pmf(k // 2, k, p), 0.0)
-    return 2 * quality * (weight * (less + tie / 2)).sum(axis=-1)
+    return 2 * quality * majority_wrong(n, 1 / k_comp, 0.5 + quality)

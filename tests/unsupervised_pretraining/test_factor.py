@@ -1,6 +1,7 @@
 """Factor models: closed forms, oracles, invariances, bad input."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -173,6 +174,19 @@ def test_sweep_gives_one_row_a_draw_and_skips_undefined_least_squares():
     assert len(frame) == 3 * (3 + 4)
     again = factor_sweep(task, [200], [8, 40], 3, seed=1)
     np.testing.assert_array_equal(frame.excess, again.excess)
+
+
+def test_a_cluster_gives_the_same_surface(monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    task = base_task(10)
+    monkeypatch.setenv("PAPERKIT_BACKEND", "sequential")
+    expected = factor_sweep(task, [200, 2000], [40], 3, seed=1)
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as running:
+        monkeypatch.setenv("PAPERKIT_BACKEND", f"dask:{running.scheduler_address}")
+        found = factor_sweep(task, [200, 2000], [40], 3, seed=1)
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
 def test_unlabelled_data_help_and_oracle_ridge_is_no_straw_man():

@@ -5,15 +5,18 @@ the same seed (the claim fails), both through the functions that the notebooks c
 """
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
-from paperkit import claims
+from paperkit import claims, data
 from paperkit.unsupervised_pretraining import (
     contrastive,
     contrastive_excess,
     counterexamples,
     experiments,
     factor,
+    images,
     mixture,
     real,
     theory,
@@ -245,7 +248,7 @@ def test_informative_world_is_not_flat():
             counterexamples.broken_invariance_excess(m, signal, 10, 400, draws)
             for m in (10**6, 1000)
         )
-        return experiments.flat_ratio(large, small, draws)
+        return experiments.ratio_of_means(large, small, draws)
 
     assert held("c11-invariance", ratio([3.0, 3.0])) is True
     assert held("c11-invariance", ratio([6.0, 1.0])) is False
@@ -299,6 +302,32 @@ def test_one_factor_is_not_five():
 
     assert held("c15-gain-50", difference(n_label_draws=4)) is True
     assert held("c15-gain-50", difference(n_factors=1)) is False
+
+
+def test_a_random_encoder_is_no_pretraining():
+    """An encoder that was never trained turns the rows of the contrastive digits red."""
+    table = data.stored("unsupervised_pretraining", "digits")
+    splits = data.stored_record("unsupervised_pretraining", "digits")["seeds"]
+    X, _ = real.load_digits()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        features = {1297: images.encode(images.ConvEncoder(), X)}
+    probes = pd.concat([experiments.probe_table(features, k, (50, 100, 450)) for k in splits])
+    untrained = probes[probes.m == 1297].assign(method="contrastive m=1297").drop(columns="m")
+    mutant = pd.concat([table[table.method != "contrastive m=1297"], untrained])
+
+    def gain(rows, n):
+        return experiments.digits_difference(rows, "contrastive m=1297", "pixels", n)
+
+    for claim, n in (("c16-gain-50", 50), ("c16-gain-100", 100)):
+        assert held(claim, gain(table, n)) is True
+        assert held(claim, gain(mutant, n)) is False
+    assert held("c16-parity", abs(gain(table, 450).estimate)) is True
+    assert held("c16-parity", abs(gain(mutant, 450).estimate)) is False
+    first = probes[(probes.split == splits[0]) & (probes.n < 450)]
+    assert held("c16-replicate", experiments.replicate_error(first, table)) is False
+    # The pixels are reproduced, so it is the encoder that differs.
+    assert experiments.replicate_error(first[first.m == 0], table) < 0.005
 
 
 def test_real_procedures_never_see_test_rows(monkeypatch):
