@@ -45,7 +45,7 @@ class Collector:
         if verdict.kind == "live":
             ends = (interval.low, interval.high) if interval is not None else (np.nan, np.nan)
             self.rows.append({"id": id, "value": float(value), "low": ends[0], "high": ends[1],
-                              "held": verdict.held, "expected": verdict.expected})  # fmt: skip
+                              "held": verdict.held})  # fmt: skip
 
 
 def measuring_cells(notebook: str) -> list[str]:
@@ -65,7 +65,7 @@ def measuring_cells(notebook: str) -> list[str]:
 
 
 def measure(notebook: str, seed: int) -> list[dict[str, Any]]:
-    """Rows id, value, low, high, held, expected of one notebook under one PAPERKIT_SEED."""
+    """Rows id, value, low, high, held of one notebook under one PAPERKIT_SEED."""
     before = os.environ.get("PAPERKIT_SEED")
     os.environ["PAPERKIT_SEED"] = str(seed)
     collector = Collector()
@@ -92,7 +92,6 @@ def main(first: int = SEEDS[0], last: int = SEEDS[-1]) -> None:
     table = runs.groupby("id", sort=False).agg(
         runs=("seed", "count"),
         held=("held", lambda held: int(sum(bool(h) for h in held if h is not None))),
-        as_expected=("held", lambda held: int((held == runs.loc[held.index, "expected"]).sum())),
         smallest=("value", "min"),
         largest=("value", "max"),
         lowest_end=("low", "min"),
