@@ -1,10 +1,14 @@
 """Real data: shapes, splits without overlap, images."""
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
 
-from paperkit.unsupervised_pretraining import images, real
+mpl.use("agg")
+import matplotlib.pyplot as plt
+
+from paperkit.unsupervised_pretraining import figures, images, real
 
 
 def test_tables():
@@ -17,6 +21,45 @@ def test_tables():
     X, y = real.load_digits()
     assert X.shape == (1797, 64)
     assert X.max() == 1
+
+
+def test_factors_find_the_traits_without_being_told():
+    loadings = real.trait_loadings()
+    assert list(loadings.columns) == ["A", "C", "E", "N", "O"]
+    strongest = loadings.abs().idxmax(axis=1)
+    assert (strongest == [item[0] for item in loadings.index]).all()
+    # Signed so that most items of a trait rise with its factor.
+    for trait in loadings:
+        own = loadings.loc[[item for item in loadings.index if item[0] == trait], trait]
+        assert (own > 0).sum() >= 3
+    with pytest.raises(ValueError, match="n_factors"):
+        real.trait_loadings(0)
+
+
+def test_confusion_matrices_are_shares_in_their_own_panels():
+    tables = {n: {"mixture": np.eye(3), "shrunk LDA": np.full((3, 3), 1 / 3)} for n in (6, 10)}
+    frames, labels = figures.confusion_frames(tables)
+    layout = figures.confusion_layout(["mixture", "shrunk LDA"], ["Ad", "Ch", "Ge"])
+    assert labels == ["6", "10"]
+    assert [trace.xaxis for trace in frames[0]] == ["x", "x2"]
+    assert frames[0][0].text.tolist() == (100 * np.eye(3)).tolist()
+    assert [title.text for title in layout.annotations] == ["mixture", "shrunk<br>LDA"]
+    assert layout.xaxis.domain[1] < layout.xaxis2.domain[0]
+
+
+def test_the_worst_strength_moves_left_and_down():
+    moving = figures.envelope_animation([1000, 100_000], 80)
+    ax = moving._fig.axes[0]
+    marks = []
+    for i in range(2):
+        moving._func(i)
+        marks.append(np.ravel(ax.lines[2].get_data()))
+        assert ax.get_title() == ("m = 1,000", "m = 100,000")[i]
+    moving._draw_was_started = True  # it is not shown, which matplotlib would warn about
+    plt.close(moving._fig)
+    assert (marks[1] < marks[0]).all()
+    # At the edge of visibility, lambda^2 = sqrt(d / m).
+    np.testing.assert_allclose(marks[1][0], np.sqrt(80 / 100_000), rtol=0.03)
 
 
 def test_digit_splits_do_not_overlap_and_labels_are_seen_by_every_encoder():
