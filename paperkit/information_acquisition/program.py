@@ -492,9 +492,12 @@ def uncorrelated_mechanism(problem: HiringProblem) -> Mechanism:
     """
     n = problem.n_agents
     known: dict[tuple[int, int, bytes], tuple[float, Array]] = {}
+    extra = [costs - costs.min() for costs in problem.costs]
 
     def alone(agent: int, profile: tuple[int, ...]) -> tuple[float, Array]:
         """Least expected payment and rule (m_i, t) that make one expert obey; others obey."""
+        if extra[agent][profile[agent]] == 0:  # the cheapest effort comes for nothing
+            return 0.0, np.zeros((problem.n_signals[agent], problem.n_states))
         index = tuple(slice(None) if j == agent else profile[j] for j in range(n))
         others = tuple(1 + j for j in range(n) if j != agent)
         own = problem.kernel[index].sum(axis=others)  # (k_i, m_i, t)
@@ -509,10 +512,12 @@ def uncorrelated_mechanism(problem: HiringProblem) -> Mechanism:
         return known[key]
 
     values = problem.values()
+    # An expert who may idle for nothing is paid what his effort costs, or more.
+    bound = values - sum(np.ix_(*extra))
     best, chosen = -np.inf, (0,) * n
-    for profile in _by_value(values):
-        if values[profile] <= best:
-            break  # payments only subtract, so the rest cannot win
+    for profile in _by_value(bound):
+        if bound[profile] <= best:
+            break  # the rest cannot win
         value = float(values[profile]) - sum(alone(i, profile)[0] for i in range(n))
         if value > best:
             best, chosen = value, profile

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,6 @@ def _rng(*key: str | int) -> np.random.Generator:
 # --- notebook 1: where the answer is known -----------------------------------------------------------------
 
 
-@cache
 def calibrated_scores(
     name: str, label: str = "outcome", seed: int | None = None
 ) -> tuple[np.ndarray, Floats]:
@@ -55,9 +54,14 @@ def calibrated_scores(
     -------
     y, s : arrays of shape (n,)
     """
+    folds = profiles.seeds(1, "risk_scores", "folds")[0] if seed is None else seed
+    return _crossfitted(name, label, folds)
+
+
+@lru_cache(maxsize=64)
+def _crossfitted(name: str, label: str, folds: int) -> tuple[np.ndarray, Floats]:
     task = load_task(name)
     y = task.y.to_numpy() if label == "outcome" else (task.X["age"] > 40).astype(int).to_numpy()
-    folds = profiles.seeds(1, "risk_scores", "folds")[0] if seed is None else seed
     return y, crossfit_baseline(task.X, y, random_state=folds)
 
 
@@ -73,14 +77,19 @@ def error_ratio(name: str, *, beta: float = 0.25, n_folds: int = 5, n_draws: int
         [calibrated_scores(name, seed=seed)[1] for seed in folds]
     )  # (n, n_folds)
     after = np.column_stack([polarisation.polarise(s, beta) for s in base.T])
+    scores = np.column_stack([base, after])  # (n, 2 n_folds)
+    # Ten bins for each column, so that one count of bins gives all errors of a resample.
+    bins = np.column_stack([judging.assign_bins(s) + 10 * j for j, s in enumerate(scores.T)])
 
-    def ratio(labels: np.ndarray, before: Floats, polarised: Floats) -> float:
-        error = judging.expected_calibration_error
-        return sum(error(labels, s) for s in polarised.T) / sum(error(labels, s) for s in before.T)
+    def ratio(labels: np.ndarray, s: Floats, b: np.ndarray) -> float:
+        residual = (labels[:, None] - s).ravel()
+        gaps = np.bincount(b.ravel(), weights=residual, minlength=10 * s.shape[1])
+        before, polarised = np.abs(gaps).reshape(2, -1).sum(axis=1)
+        return float(polarised / before)
 
     rng = _rng("error-ratio", name)
     # BCa, because resampled people make every calibration error larger, the small one most.
-    return bootstrap(ratio, y, base, after, n_draws=n_draws, rng=rng)
+    return bootstrap(ratio, y, scores, bins, n_draws=n_draws, rng=rng)
 
 
 def realizable_change(*, betas: Sequence[float] = BETAS) -> dict[str, float]:
@@ -354,7 +363,7 @@ def digest(*prompts: str) -> str:
 
 
 def recheck(
-    scores: pd.DataFrame, *, task: str = "employment", n: int = 64, model: Any = "smollm2-135m"
+    scores: pd.DataFrame, *, task: str = "employment", n: int = 32, model: Any = "smollm2-135m"
 ) -> float:
     """Largest difference between stored and re-computed multiple-choice scores of ``n`` rows.
 
@@ -459,28 +468,30 @@ class TriviaResult:
     completion: Floats
 
 
+TRIVIA_INTRODUCTION = "Answer the question."
+
+
 def trivia(model: Any = "smollm2-135m") -> TriviaResult:
     """Ask the easy questions by letters, in both orders, and by whole answers."""
     backend = scoring.as_backend(model)
-    introduction = "Answer the question."
-    letters, wholes, answers = [], [], []
-    for question, right, wrong in TRIVIA:
-        for first, second in ((right, wrong), (wrong, right)):
-            letters.append(
-                f"{introduction}\n\nQuestion: {question}\nA. {first}.\nB. {second}.\nAnswer:"
-            )
-        wholes.append(f"{introduction}\n\nQuestion: {question}\nAnswer:")
-        answers.append([f" {right}.", f" {wrong}."])
+    letters = [
+        f"{TRIVIA_INTRODUCTION}\n\nQuestion: {question}\nA. {first}.\nB. {second}.\nAnswer:"
+        for question, right, wrong in TRIVIA
+        for first, second in ((right, wrong), (wrong, right))
+    ]
     table = backend.next_token_logprobs(letters, scoring.LETTER_TOKENS)
     logit = scoring.letter_logits(table)[0].reshape(-1, 2)
-    compared = np.array(
-        [
-            backend.completion_logprobs([whole], pair)[0]
-            / [backend.n_tokens(answer) for answer in pair]
-            for whole, pair in zip(wholes, answers, strict=True)
-        ]
-    )
-    return TriviaResult(logit[:, 0] > 0, logit[:, 1] < 0, expit(compared[:, 0] - compared[:, 1]))
+    return TriviaResult(logit[:, 0] > 0, logit[:, 1] < 0, trivia_answers(backend))
+
+
+def trivia_answers(model: Any = "smollm2-135m") -> Floats:
+    """Score of the right answer to every easy question, whole answers compared per token, (24,)."""
+    backend = scoring.as_backend(model)
+    wholes = [f"{TRIVIA_INTRODUCTION}\n\nQuestion: {q}\nAnswer:" for q, _, _ in TRIVIA]
+    answers = [[f" {right}.", f" {wrong}."] for _, right, wrong in TRIVIA]
+    lengths = np.array([[backend.n_tokens(answer) for answer in pair] for pair in answers])
+    compared = backend.completion_logprobs(wholes, answers) / lengths  # (24, 2)
+    return expit(compared[:, 0] - compared[:, 1])
 
 
 def reference_scores() -> dict[str, Any]:
@@ -506,14 +517,16 @@ def reference_difference(model: Any = "smollm2-135m") -> dict[str, float]:
         texts = [*scorer.prompts(task.X), *scorer.prompts(task.X, (1, 0))]
         if digest(*texts) != facts["digest"]:
             raise ValueError(f"{name}: the prompts are not those that the authors' software scored")
-        worst = max(
-            worst, float(np.abs(scorer.predict_proba(task.X)[:, 1] - facts["choice"]).max())
-        )
-        numbers = len(facts["numeric"])
-        asked = scoring.LMRiskScorer(task.task, backend, scheme="numeric").score_details(
-            task.X.iloc[:numbers]
-        )
-        differ = np.abs(asked.score.to_numpy() - facts["numeric"]) > 1e-9
+        ways = {
+            "choice": scorer,
+            "numeric": scoring.LMRiskScorer(task.task, backend, scheme="numeric"),
+        }
+        ours = {
+            way: details.score.to_numpy()
+            for way, details in scoring.score_together(ways, task.X).items()
+        }
+        worst = max(worst, float(np.abs(ours["choice"] - facts["choice"]).max()))
+        differ = np.abs(ours["numeric"][: len(facts["numeric"])] - facts["numeric"]) > 1e-9
         digits += int(np.sum(differ & (np.array(facts["margin"]) >= 1e-3)))
     return {"choice": worst, "numeric": digits}
 
@@ -535,7 +548,7 @@ class TopTokens:
         return answers
 
 
-def web_difference(*, n: int = 8, k: int = 10, model: Any = "smollm2-135m") -> float:
+def web_difference(*, n: int = 4, k: int = 10, model: Any = "smollm2-135m") -> float:
     """Largest score difference between a backend that lists ``k`` tokens and the whole vocabulary."""
     task = load_task("employment").take(range(n))
     backend = scoring.as_backend(model)
@@ -558,14 +571,13 @@ def working_schemes(*, n: int = 4, model: Any = "smollm2-135m") -> dict[str, boo
         "whole answers": {"scheme": "completion"},
         "whole answers, chat": {"scheme": "completion", "chat": True},
     }
-    works = {}
+    scorers = {}
     for name, options in ways.items():
-        scorer = scoring.LMRiskScorer(task.task, model, **options)
+        scorers[name] = scoring.LMRiskScorer(task.task, model, **options)
         if options.get("n_shots"):
-            scorer.fit(rest.X, rest.y)
-        s = scorer.predict_proba(rows.X)[:, 1]
-        works[name] = bool(np.isfinite(s).all() and (s >= 0).all() and (s <= 1).all())
-    return works
+            scorers[name].fit(rest.X, rest.y)
+    found = scoring.score_together(scorers, rows.X)
+    return {name: bool(details.score.between(0, 1).all()) for name, details in found.items()}
 
 
 def code_lines(source: str) -> int:
@@ -628,10 +640,13 @@ def polarised_employment(beta: float = 0.25) -> tuple[np.ndarray, Floats]:
     return y, polarisation.polarise(s, beta)
 
 
-def trivia_temperature(answers: TriviaResult) -> float:
-    """Temperature that maximises the likelihood of the easy questions, each seen from both answers."""
-    s = np.r_[answers.completion, 1 - answers.completion]
-    y = np.r_[np.ones(len(answers.completion), int), np.zeros(len(answers.completion), int)]
+def trivia_temperature(answers: Floats) -> float:
+    """Temperature that maximises the likelihood of the easy questions, each seen from both answers.
+
+    ``answers`` are the scores of the right answers, from :func:`trivia_answers`.
+    """
+    s = np.r_[answers, 1 - answers]
+    y = np.r_[np.ones(len(answers), int), np.zeros(len(answers), int)]
     return ScoreCalibrator("temperature").fit(s, y).temperature_
 
 
@@ -731,3 +746,40 @@ def stored_speed() -> dict[str, Any]:
     result = data.stored("risk_scores", "speed")
     note = f"{result['usual']:.2f} against {result['tree']:.2f} CPU seconds a row, timed on {result['rows']}"
     return {"ratio": result["ratio"], "note": note}
+
+
+# --- other seeds -------------------------------------------------------------------------------------------
+
+
+def stochastic_claims(*, model: Any = "smollm2-135m") -> dict[str, tuple[float, Interval | None]]:
+    """Value and interval of every judged live claim that depends on ``PAPERKIT_SEED``, as in the notebooks."""
+    change, blind = realizable_change(), blindness()
+    scores = stored_scores()
+    gains = {}
+    for id, key, (y, s) in (
+        ("r15b-few-labels", "repair", polarised_employment()),
+        (
+            "r15c-few-labels-lm",
+            "repair-lm",
+            readings(scores)["income", "raw", "choice, mean probability"],
+        ),
+    ):
+        gain = repair_gain(repair(y, s, n_labels=100, method="platt", key=key))
+        gains[id] = (gain.estimate, gain)
+    ratios = {
+        f"r7{letter}-unrealizable-{name}": error_ratio(name)
+        for letter, name in (("a", "income"), ("b", "employment"))
+    }
+    return {
+        **{id: (ratio.estimate, ratio) for id, ratio in ratios.items()},
+        "r7d-realizable-error": (change["error"], None),
+        "r7e-realizable-accuracy": (change["accuracy"], None),
+        "r7f-optimum": (formula_error(), None),
+        "r8a-auc-blind": (blind["auc"], None),
+        "r8b-accuracy-blind": (float(blind["predictions"]), None),
+        "r5b-control": (correlation(control_tracking()), None),
+        "r9a-shuffled": (shuffled_p(scores), None),
+        "r9b-recheck": (recheck(scores, model=model), None),
+        "r15a-isotonic": (isotonic_difference(), None),
+        **gains,
+    }

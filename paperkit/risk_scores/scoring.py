@@ -527,12 +527,13 @@ class LMRiskScorer(ClassifierMixin, BaseEstimator):
     def _numeric(self, records: list[Any], backend: Any) -> pd.DataFrame:
         prompts = self._prompts(records, (0, 1), backend)
         n = len(prompts)
-        if self.decode == "expected":
+        if self.decode == "expected" or isinstance(backend, LocalBackend | _Pool):
+            # A local model computes the shared prompt once: ten branches cost less than asking twice.
             branches = [prompt + digit for prompt in prompts for digit in DIGITS]
             table = np.asarray(backend.next_token_logprobs([*prompts, *branches], DIGITS))
             details = read_digits(table[:n], table[n:].reshape(n, 10, 10))
-            details.insert(0, "score", details["expected"])
-            return details
+            details.insert(0, "score", details[self.decode])
+            return details if self.decode == "expected" else details[["score", "digit_mass"]]
         first = np.asarray(backend.next_token_logprobs(prompts, DIGITS))
         d1 = _likeliest(first)
         second = np.asarray(
@@ -641,8 +642,7 @@ def score_together(scorers: Mapping[str, LMRiskScorer], X: pd.DataFrame) -> dict
     Parameters
     ----------
     scorers : mapping from a name to LMRiskScorer
-        All with the same local model. A numeric scorer must decode as expectation (greedy decoding asks for
-        the second digit only after it knows the first; the greedy value is in the result anyway).
+        All with the same local model.
     X : DataFrame
         Rows.
 
@@ -657,9 +657,6 @@ def score_together(scorers: Mapping[str, LMRiskScorer], X: pd.DataFrame) -> dict
     backends = [as_backend(s.model, device=s.device) for s in scorers.values()]
     if any(other is not backends[0] for other in backends):
         raise ValueError("all scorers must have the same model")
-    for name, scorer in scorers.items():
-        if scorer.scheme == "numeric" and scorer.decode != "expected":
-            raise ValueError(f"scorer {name!r}: numeric scoring together needs decode='expected'")
     backend = backends[0]
     if not isinstance(backend, LocalBackend):
         return {name: scorer.score_details(X) for name, scorer in scorers.items()}

@@ -310,8 +310,12 @@ def test_asking_together_changes_nothing(tiny):
         alone = ways[name].score_details(few)
         assert list(details) == list(alone)
         assert details.to_numpy() == pytest.approx(alone.to_numpy(), abs=1e-3)
-    with pytest.raises(ValueError, match="decode='expected'"):
-        score_together({"n": LMRiskScorer(TASK, shared, scheme="numeric")}, few)
+    greedy = score_together({"n": LMRiskScorer(TASK, shared, scheme="numeric")}, few)["n"]
+    expected = score_together(
+        {"n": LMRiskScorer(TASK, shared, scheme="numeric", decode="expected")}, few
+    )["n"]
+    assert list(greedy) == ["score", "digit_mass"]
+    assert greedy["score"].tolist() == expected["greedy"].tolist()
     with pytest.raises(ValueError, match="empty"):
         score_together({}, few)
 
