@@ -316,6 +316,15 @@ def test_asking_together_changes_nothing(tiny):
     )["n"]
     assert list(greedy) == ["score", "digit_mass"]
     assert greedy["score"].tolist() == expected["greedy"].tolist()
+
+    class Asked:
+        """The same model behind an interface that is asked for one digit after the other."""
+
+        next_token_logprobs = staticmethod(shared.next_token_logprobs)
+
+    twice = LMRiskScorer(TASK, Asked(), scheme="numeric").score_details(few)
+    assert twice["score"].tolist() == greedy["score"].tolist()
+    assert twice["digit_mass"].to_numpy() == pytest.approx(greedy["digit_mass"].to_numpy(), 1e-3)
     with pytest.raises(ValueError, match="empty"):
         score_together({}, few)
 
