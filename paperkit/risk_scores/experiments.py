@@ -558,7 +558,7 @@ def web_difference(*, n: int = 4, k: int = 10, model: Any = "smollm2-135m") -> f
     return float(np.abs(full - top).max())
 
 
-def working_schemes(*, n: int = 4, model: Any = "smollm2-135m") -> dict[str, bool]:
+def working_schemes(*, n: int = 2, model: Any = "smollm2-135m") -> dict[str, bool]:
     """Which ways of asking return a finite score in [0, 1] for every row."""
     task = load_task("employment")
     rows, rest = task.take(range(n)), task.take(range(n, 60))

@@ -1,11 +1,11 @@
 """Judge every live claim that depends on the seed under twenty values of PAPERKIT_SEED (about 15 CPU minutes).
 
-    python scripts/information_acquisition/fresh_seeds.py          # every seed, and the stored table
+    python scripts/information_acquisition/fresh_seeds.py          # every seed
     python scripts/information_acquisition/fresh_seeds.py 21 30    # these seeds only, as one of several pieces
 
 Run by ``nox -s full -- information_acquisition``. Seeds 1 to 20, and 21 to 40 for the claims whose experiment was
 revised after a look at the first twenty. Seeds that are done lie in ``build/information_acquisition`` and are not
-repeated: delete that folder after a change of the code.
+repeated: delete that folder after a change of the code. The stored table has the claims whose twenty runs are done.
 """
 
 from __future__ import annotations
@@ -42,34 +42,37 @@ def judged(seed: int) -> dict[str, dict[str, float | bool]]:
 
 
 def main() -> None:
-    if sys.argv[1:]:
-        first, last = map(int, sys.argv[1:])
-        for seed in range(first, last + 1):
-            judged(seed)
-        return
-    table = {}
+    first, last = map(int, sys.argv[1:] or (FIRST[0], SECOND[-1]))
     before = os.environ.get("PAPERKIT_SEED")
     try:
-        for seeds in (FIRST, SECOND):
-            runs = [judged(seed) for seed in seeds]
-            for id in runs[0]:
-                table[id] = {
-                    "seeds": f"{seeds[0]} to {seeds[-1]}",
-                    "runs": len(runs),
-                    "passed": sum(run[id]["held"] for run in runs),
-                    "values": [run[id]["value"] for run in runs],
-                }
+        done = {seed: judged(seed) for seed in range(first, last + 1)}
     finally:
         os.environ.pop("PAPERKIT_SEED", None)
         if before is not None:
             os.environ["PAPERKIT_SEED"] = before
+    table: dict[str, dict[str, object]] = {}
+    stored: list[int] = []
+    for seeds in (FIRST, SECOND):
+        if not all((PARTS / f"fresh-seed-{seed:02d}.json").exists() for seed in seeds):
+            continue
+        stored += seeds
+        runs = [done[seed] if seed in done else judged(seed) for seed in seeds]
+        for id in runs[0]:
+            table[id] = {
+                "seeds": f"{seeds[0]} to {seeds[-1]}",
+                "runs": len(runs),
+                "passed": sum(run[id]["held"] for run in runs),
+                "values": [run[id]["value"] for run in runs],
+            }
+    if not table:
+        return
     data.save_stored(
         "information_acquisition",
         "fresh_seeds",
         dict(sorted(table.items())),
         script="scripts/information_acquisition/fresh_seeds.py",
         settings={"claims": sorted(table)},
-        seeds=[*FIRST, *SECOND],
+        seeds=stored,
     )
 
 
