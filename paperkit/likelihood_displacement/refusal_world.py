@@ -11,7 +11,8 @@ language model that refuses well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,12 +126,45 @@ class RefusalLanguage:
         return rows, lengths
 
 
+def _new_model(language: RefusalLanguage) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=language.vocabulary,
+            hidden_size=32,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=16,
+            tie_word_embeddings=False,
+            bos_token_id=None,
+            eos_token_id=language.end,
+            pad_token_id=language.end,
+        )
+    )
+
+
 @dataclass(frozen=True)
 class RefusalWorld:
     """The language and a small transformer that has learnt it."""
 
     language: RefusalLanguage
     model: Any
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RefusalWorld:
+        """A world whose model was saved by :meth:`save`, in the standard language."""
+        tensors, _ = models.load_checkpoint(path)
+        language = RefusalLanguage()
+        model = _new_model(language)
+        model.load_state_dict(tensors)
+        return cls(language, model.eval())
+
+    def save(self, path: str | os.PathLike[str], *, record: Mapping[str, Any]) -> None:
+        """Write the model as :func:`paperkit.models.save_checkpoint` does."""
+        tensors = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        models.save_checkpoint(path, tensors, record=record)
 
     @classmethod
     def pretrain(
@@ -142,28 +176,14 @@ class RefusalWorld:
         language: RefusalLanguage | None = None,
     ) -> RefusalWorld:
         """Train a two-block Llama (width 32, untied head) on the language by next-token prediction."""
-        from transformers import LlamaConfig, LlamaForCausalLM
-
         if n_steps < 1 or batch_size < 1:
             raise ValueError(
                 f"n_steps and batch_size must be at least 1; got {n_steps}, {batch_size}"
             )
         language = RefusalLanguage() if language is None else language
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=language.vocabulary,
-                hidden_size=32,
-                intermediate_size=128,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                max_position_embeddings=16,
-                tie_word_embeddings=False,
-                bos_token_id=None,
-                eos_token_id=language.end,
-                pad_token_id=language.end,
-            )
-        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = _new_model(language)
         rng = np.random.default_rng([seed, 1])
 
         def step(i: int, generator: torch.Generator) -> Tensor:

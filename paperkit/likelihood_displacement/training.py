@@ -8,7 +8,7 @@ mean margin by ``first_step_margin`` to first order.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from paperkit import models
-from paperkit.likelihood_displacement.losses import LossKind, check_loss, preference_loss
+from paperkit.likelihood_displacement.losses import (
+    LossKind,
+    check_loss,
+    loss_slope,
+    preference_loss,
+)
 from paperkit.likelihood_displacement.pairs import TokenPair, _check_pairs
 
 
@@ -66,8 +71,10 @@ def pair_logprobs(
     model: Any, pairs: Sequence[TokenPair], *, batch_size: int | None = None
 ) -> Tensor:
     """Log-probabilities of chosen and rejected responses, (N, 2), differentiable in the model's parameters."""
-    rows = [(pair.prompt, side) for pair in pairs for side in (pair.chosen, pair.rejected)]
     device = next(model.parameters()).device
+    if all(len(pair.chosen) == len(pair.rejected) == 1 for pair in pairs):
+        return torch.stack([_single_token_logprobs(model, pair, device) for pair in pairs])
+    rows = [(pair.prompt, side) for pair in pairs for side in (pair.chosen, pair.rejected)]
     size = len(rows) if batch_size is None else 2 * batch_size
     values = []
     for start in range(0, len(rows), size):
@@ -82,6 +89,17 @@ def pair_logprobs(
         prompt_lengths = torch.tensor([len(prompt) for prompt, _ in part], device=device)
         values.append(models.sequence_logprobs(model, ids, prompt_lengths, mask))
     return torch.cat(values).reshape(-1, 2)
+
+
+def _single_token_logprobs(model: Any, pair: TokenPair, device: Any) -> Tensor:
+    """Both answers of a single-token pair from one pass over the prompt, (2,)."""
+    hidden = model.base_model(
+        input_ids=torch.tensor([list(pair.prompt)], device=device), use_cache=False
+    ).last_hidden_state[0, -1]
+    log_p = torch.log_softmax(model.get_output_embeddings()(hidden).float(), -1)
+    if not torch.isfinite(log_p.detach()).all():
+        raise FloatingPointError("the model's logits are not finite")
+    return log_p[[pair.chosen[0], pair.rejected[0]]]
 
 
 def trained_parameters(model: Any, train: str | int) -> list[nn.Parameter]:
@@ -139,6 +157,7 @@ def train_preferences(
     record_every: int = 1,
     seed: int = 0,
     in_place: bool = False,
+    callback: Callable[[int, Any], Any] | None = None,
 ) -> TrainingTrace:
     r"""Train a language model on preference pairs.
 
@@ -165,6 +184,8 @@ def train_preferences(
         Token ids whose probability as first response token is recorded at the first pair's prompt.
     record_every
         Steps between records; the start and the end are always recorded.
+    callback
+        ``callback(step, model)`` at every record.
 
     Raises
     ------
@@ -209,7 +230,10 @@ def train_preferences(
         return values.mean() - sft * log_p[:, 0].mean()
 
     if learning_rate is None:
-        learning_rate = _rate_for_margin(model, pairs, parameters, objective, first_step_margin)
+        slope = float(loss_slope(0.0, loss, beta, delta=delta)) if _only_margin(loss, sft) else None  # type: ignore[arg-type]
+        learning_rate = _rate_for_margin(
+            model, pairs, parameters, objective, first_step_margin, slope
+        )
 
     records: list[pd.DataFrame] = []
     tokens: list[dict[str, float]] = []
@@ -232,6 +256,8 @@ def train_preferences(
         if watch:
             p = first_token_probabilities(model, pairs[0].prompt)
             tokens.append({"step": step, **{str(token): float(p[token]) for token in watch}})
+        if callback is not None:
+            callback(step, model)
 
     order: list[int] = []
 
@@ -265,20 +291,31 @@ def train_preferences(
     )
 
 
+def _only_margin(loss: str, sft: float) -> bool:
+    return loss != "cross_entropy" and sft == 0
+
+
 def _rate_for_margin(
     model: Any,
     pairs: Sequence[TokenPair],
     parameters: list[nn.Parameter],
     objective: Any,
     wanted: float,
+    loss_slope_at_start: float | None,
 ) -> float:
-    """Learning rate at which one descent step raises the mean margin by ``wanted`` nats, to first order."""
+    """Learning rate at which one descent step raises the mean margin by ``wanted`` nats, to first order.
+
+    A loss of the margin alone has the gradient ``loss_slope_at_start`` times the margin's, one backward pass.
+    """
     if not (np.isfinite(wanted) and wanted > 0):
         raise ValueError(f"first_step_margin must be positive and finite; got {wanted!r}")
     everything = range(len(pairs))
-    descent = torch.autograd.grad(objective(everything), parameters, allow_unused=True)
     log_p = pair_logprobs(model, pairs)
     ascent = torch.autograd.grad((log_p[:, 0] - log_p[:, 1]).mean(), parameters, allow_unused=True)
+    if loss_slope_at_start is None:
+        descent = torch.autograd.grad(objective(everything), parameters, allow_unused=True)
+    else:
+        descent = tuple(None if a is None else loss_slope_at_start * a for a in ascent)
     slope = sum(
         -float((d.double() * a.double()).sum())
         for d, a in zip(descent, ascent, strict=True)
