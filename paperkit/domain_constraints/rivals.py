@@ -124,6 +124,7 @@ def constraint_gains(
     *,
     against: str = "u",
     blocks: Any = ("beta_Y", "beta_Delta", "sigma"),
+    measures: Any = ("width", "error"),
     n_boot: int = 1000,
     rng: np.random.Generator | None = None,
 ) -> pd.DataFrame:
@@ -137,6 +138,8 @@ def constraint_gains(
         The constraint that others are compared with, set by set.
     blocks : sequence of str
         Parameter blocks.
+    measures : sequence of {"width", "error"}
+        What is compared.
     n_boot : int
         Bootstrap draws over data sets.
 
@@ -154,7 +157,7 @@ def constraint_gains(
 
     rng = rng or np.random.default_rng(0)
     rows = []
-    for measure in ("width", "error"):
+    for measure in measures:
         for block in blocks:
             wide = reports.pivot(index="set", columns="constraint", values=f"{measure}_{block}")
             if wide.isna().any().any():
