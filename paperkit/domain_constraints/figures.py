@@ -138,7 +138,7 @@ def gains(table: pd.DataFrame, *, blocks: Sequence[str] = ("beta_Y", "beta_Delta
         ax.axhline(0, color=METHOD_COLOURS["grey"], linewidth=1)
         ax.set_title(title)
     axes[0].set_ylabel("median change against no constraint (%)")
-    axes[0].legend(loc="lower left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
