@@ -354,7 +354,7 @@ def equal_risk(prediction: Any, data: Any) -> Any:
                 risk[use], tested[use], s=18, marker=marker, color=colour, label=f"{sex}, {age}"
             )
     ax.set(xlabel="inferred risk p(Y=1 | X)", ylabel="inferred p(tested | X)")
-    ax.legend(loc="upper left")
+    ax.legend(loc="lower right")
     return figure
 
 
@@ -399,5 +399,5 @@ def stages(table: pd.DataFrame, truth: pd.DataFrame) -> Any:
         ax.set(title=f"σ = {sigma:g}, check p = {check:.2g}", xlabel="stage", ylim=(0, 0.5))
         ax.set_xticks(range(1, 5))
     axes[0].set_ylabel("p(unfavourable | not flagged)")
-    axes[-1].legend(loc="upper left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
