@@ -70,6 +70,8 @@ def main() -> None:
             continue
         print(f"stopped after {len(done)} seeds; run again to go on", flush=True)
         break
+    if not done:
+        return
     data.save_stored(
         CHAPTER,
         "fresh_seeds",
