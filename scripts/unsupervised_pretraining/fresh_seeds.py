@@ -1,11 +1,11 @@
-"""Judge every live claim that depends on the seed under PAPERKIT_SEED = 1 .. 20.
+"""Judge every live claim that depends on the seed under 20 values of PAPERKIT_SEED.
 
     python scripts/unsupervised_pretraining/fresh_seeds.py [FIRST LAST]
 
 Runs the measuring cells of the chapter's own notebooks, so that what is repeated is what the pages
 show; figures, sliders, exercises and cells without a random number are left out. About a minute of
 CPU a seed. Finished notebooks are kept in build/fresh_seeds and not repeated: with FIRST LAST only
-these seeds are run, and a last call without arguments collects all of them. Delete the folder after
+these of the 20 are run, and a last call without arguments collects all of them. Delete the folder after
 a change of the experiments. Stores how many of the runs each claim passes (results/fresh_seeds).
 """
 
@@ -27,9 +27,15 @@ from paperkit.sweeps import sweep
 CHAPTER = "unsupervised_pretraining"
 SCRIPT = "scripts/unsupervised_pretraining/fresh_seeds.py"
 ROOT = Path(__file__).parents[2]
-SEEDS = range(1, 21)
-NOTEBOOKS = ("01_what_unlabelled_data_can_buy", "02_which_rate_is_it",
-             "03_mixtures_and_pairs", "04_real_data")  # fmt: skip
+N_SEEDS = 20
+# First seed of each notebook. The second was repaired (c13 draws more) after its seeds 1 to 14 had
+# been seen, and is judged on others.
+FIRST_SEED = {
+    "01_what_unlabelled_data_can_buy": 1,
+    "02_which_rate_is_it": 21,
+    "03_mixtures_and_pairs": 1,
+    "04_real_data": 1,
+}
 
 
 class Collector:
@@ -83,11 +89,17 @@ def measure(notebook: str, seed: int) -> list[dict[str, Any]]:
     return collector.rows
 
 
-def main(first: int = SEEDS[0], last: int = SEEDS[-1]) -> None:
+def main(first: int = 1, last: int = N_SEEDS) -> None:
     start = time.process_time()
-    cases = [{"notebook": notebook} for notebook in NOTEBOOKS]
-    runs = sweep(
-        measure, cases, seeds=range(first, last + 1), workers=1, store=ROOT / "build/fresh_seeds"
+    runs = pd.concat(
+        sweep(
+            measure,
+            [{"notebook": notebook}],
+            seeds=range(offset + first - 1, offset + last),
+            workers=1,
+            store=ROOT / "build/fresh_seeds",
+        )
+        for notebook, offset in FIRST_SEED.items()
     )
     table = runs.groupby("id", sort=False).agg(
         runs=("seed", "count"),
@@ -104,10 +116,10 @@ def main(first: int = SEEDS[0], last: int = SEEDS[-1]) -> None:
     pd.options.display.width = 200
     print(table.to_string())
     print(f"{time.process_time() - start:.0f} s of CPU in this call")
-    if (first, last) == (SEEDS[0], SEEDS[-1]):
+    if (first, last) == (1, N_SEEDS):
         data.save_stored(
             CHAPTER, "fresh_seeds", table.reset_index(), script=SCRIPT,
-            settings={"notebooks": list(NOTEBOOKS)}, seeds=list(SEEDS),
+            settings={"first_seed": FIRST_SEED}, seeds=sorted(set(runs["seed"])),
         )  # fmt: skip
 
 
