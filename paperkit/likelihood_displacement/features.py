@@ -181,7 +181,7 @@ class UnconstrainedFeatures:
         t : array (T,)
             Increasing times, the first one 0.
         loss, beta, delta
-            As in :func:`~paperkit.likelihood_displacement.preference_loss`.
+            As in :func:`~paperkit.likelihood_displacement.losses.preference_loss`.
         sft
             :math:`\lambda \ge 0`, the weight of the added cross-entropy term.
 

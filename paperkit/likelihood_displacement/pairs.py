@@ -126,8 +126,8 @@ def hidden_sums(
     model
         Any transformers causal language model that takes a four-dimensional attention mask.
     include_last
-        Feed the last response token too and add its state (|y| + 1 terms), as the authors' experiment script does;
-        the definition has |y| terms.
+        Feed the last response token too and add its state (one term more), as the authors' experiment script does;
+        the definition has as many terms as the response has tokens.
 
     Returns
     -------
