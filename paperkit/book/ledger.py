@@ -475,14 +475,15 @@ def claims_table(chapter: Chapter, page: Page) -> str:
         claim = f'<a href="{html.escape(link)}">{statement}</a>' if link else statement
         claim += f'<br><small class="pk-row-facts">{" · ".join(facts)}</small>'
         passes = row["passes"]
-        because = f'<br><small class="pk-row-facts">{_text(row["because"])}</small>'
+        if row["because"]:
+            claim += f'<br><small class="pk-row-facts">{_text(row["because"])}</small>'
         rows.append(
             [
                 claim,
                 "–" if row["paper"] is None else _text(row["paper"]),
                 _text(row["ours"]) if row["ours"] else "–",
                 "–" if passes in (None, "reported") else f"<code>{_text(passes)}</code>",
-                _verdict(row) + (because if row["because"] else ""),
+                _verdict(row),
             ]
         )
     heads = ["Claim", "Paper", "Ours", "Passes if", "Verdict"]

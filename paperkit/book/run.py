@@ -60,6 +60,8 @@ def environment(layout: Layout, *, parallel: bool) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "JUPYTER_PREFER_ENV_PATH": "1",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        # a progress bar that asks for widgets has no place on a page; it falls back to text
+        "PYTHONWARNINGS": "ignore:IProgress not found",
     }
     if parallel:
         env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -271,6 +271,11 @@ def test_the_search_finds(context, address, words, page):
         assert any(page in href for href in found), found
 
 
+def test_no_page_names_a_folder_of_this_machine():
+    folders = {str(LAYOUT.root), sys.prefix}
+    assert [page for page in PAGES if any(folder in TEXT[page] for folder in folders)] == []
+
+
 def test_planned_chapters_are_named_and_have_no_page():
     text = TEXT["book/intro.html"]
     linked = re.findall(r'href="\.\./notebooks/(\w+)/index\.html"><?', text)
