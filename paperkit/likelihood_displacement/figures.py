@@ -489,8 +489,8 @@ def filter_slider(curve: pd.DataFrame, pairs_of_world: pd.DataFrame) -> plotting
         "height": 430, "barmode": "stack",
         "xaxis": {"domain": [0, 0.55], "title": {"text": "ln-CHES"}},
         "yaxis": {"title": {"text": "pairs of one world"}},
-        "xaxis2": {"domain": [0.67, 1], "title": {"text": "after training"}, "anchor": "y2"},
-        "yaxis2": {"title": {"text": "probability"}, "range": [0, 1], "anchor": "x2"},
+        "xaxis2": {"domain": [0.67, 1], "title": {"text": "probability<br>after training"}, "anchor": "y2"},
+        "yaxis2": {"range": [0, 1], "anchor": "x2"},
         "legend": {"orientation": "h", "y": 1.16, "x": 0},
     }  # fmt: skip
     return plotting.slider(
