@@ -191,8 +191,12 @@ def cost_slider(caps: Sequence[float] = (0.3, 0.5, 1.0, 2.0), steps: int = 31) -
         "height": 460,
         "xaxis": {"domain": [0, 0.46], "title": {"text": "payment cap"}},
         "yaxis": {"title": {"text": "probability"}, "range": [0, 1]},
-        "xaxis2": {"domain": [0.6, 1], "title": {"text": "cost of effort"}, "anchor": "y2"},
-        "yaxis2": {"title": {"text": "principal's value"}, "anchor": "x2"},
+        "xaxis2": {
+            "domain": [0.6, 1],
+            "title": {"text": "principal's value<br>against cost of effort"},
+            "anchor": "y2",
+        },
+        "yaxis2": {"anchor": "x2"},
         "legend": {"orientation": "h", "y": 1.12, "x": 0},
     }
     return plotting.slider(
@@ -377,10 +381,17 @@ def learning_slider(steps: int = 25) -> plotting.HTML:
         )
     layout = {
         "height": 460,
-        "xaxis": {"domain": [0, 0.52], "title": {"text": "reports and state, both told to work"}},
+        "xaxis": {
+            "domain": [0, 0.52],
+            "title": {"text": "reports and state,<br>both told to work"},
+        },
         "yaxis": {"title": {"text": "probability"}, "range": [0, 0.6]},
-        "xaxis2": {"domain": [0.66, 1], "title": {"text": "who is told to work"}, "anchor": "y2"},
-        "yaxis2": {"title": {"text": "probability"}, "range": [0, 1], "anchor": "x2"},
+        "xaxis2": {
+            "domain": [0.66, 1],
+            "title": {"text": "who is told<br>to work"},
+            "anchor": "y2",
+        },
+        "yaxis2": {"range": [0, 1], "anchor": "x2"},
         "legend": {"orientation": "h", "y": 1.1, "x": 0},
     }
     return plotting.slider(
@@ -506,8 +517,8 @@ def reader_slider(readers: Readers, cap: float = 1.0, steps: int = 25) -> plotti
         "height": 430,
         "xaxis": {"domain": [0, 0.5], "title": {"text": f"2: {readers.names[1]}"}},
         "yaxis": {"title": {"text": f"1: {readers.names[0]}"}},
-        "xaxis2": {"domain": [0.68, 1], "anchor": "y2"},
-        "yaxis2": {"title": {"text": "expected payment"}, "range": [0, 0.06], "anchor": "x2"},
+        "xaxis2": {"domain": [0.68, 1], "title": {"text": "expected<br>payment"}, "anchor": "y2"},
+        "yaxis2": {"range": [0, 0.06], "anchor": "x2"},
     }
     return plotting.slider(
         frames,
