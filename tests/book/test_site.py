@@ -115,6 +115,14 @@ READY = """async () => {
   return waiting().map((figure) => figure.id);
 }"""
 
+FADED = """async () => {
+  const frame = () => new Promise(requestAnimationFrame);
+  await frame();
+  await frame();
+  const short = (a) => a.effect.getComputedTiming().endTime < 5000;
+  await Promise.allSettled(document.getAnimations().filter(short).map((a) => a.finished));
+}"""
+
 FAULTS = """() => {
   const list = (selector, wrong) =>
     [...document.querySelectorAll(selector)].filter(wrong).map((e) => e.outerHTML.slice(0, 160));
@@ -186,6 +194,7 @@ def test_a_page_renders_offline_and_is_accessible_in_both_schemes(context, addre
         assert_accessible(tab)
         tab.emulate_media(color_scheme="dark")
         tab.wait_for_function(theme + " === 'dark'")
+        tab.evaluate(FADED)
         assert tab.evaluate(READY) == [], "figures that never became ready in the dark"
         assert_accessible(tab)
 
