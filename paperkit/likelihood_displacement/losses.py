@@ -4,7 +4,7 @@ With the margin :math:`u(\theta) = \ln \pi_\theta(y^+|x) - \ln \pi_\theta(y^-|x)
 under the frozen reference model, every loss of the family is :math:`\ell(u)` with :math:`\ell'(u_{ref}) < 0`:
 
 ===========  ==========================================================  =================================
-kind         :math:`\ell(u)`                                              stops moving
+kind         loss :math:`\ell(u)`                                         stops moving
 ===========  ==========================================================  =================================
 ``dpo``      :math:`-\ln \sigma(\beta (u - u_{ref}))`                     never
 ``ipo``      :math:`(u - u_{ref} - 1/(2\tau))^2`, ``beta`` is the tau     at :math:`u_{ref} + 1/(2\tau)`
