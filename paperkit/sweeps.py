@@ -29,7 +29,9 @@ from paperkit import profiles
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SweepError", "sweep"]
+    from paperkit.claims import Interval
+
+__all__ = ["SweepError", "judged_under_seeds", "sweep"]
 
 BACKENDS = ("loky", "threading", "sequential")
 
@@ -156,6 +158,106 @@ def sweep(
     return _frame(calls, finished)
 
 
+def judged_under_seeds(
+    chapter: str,
+    measure: Callable[[], Mapping[str, tuple[float, Interval | None]]],
+    *,
+    seeds: Iterable[int] = range(1, 21),
+    store: str | Path | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Measure claims again under other values of ``PAPERKIT_SEED`` and count how often each holds.
+
+    A claim that holds by luck under the default seed shows here. Rows that are measured but not
+    judged are left out.
+
+    Parameters
+    ----------
+    chapter : str
+        The chapter whose ``claims.yml`` judges.
+    measure : callable
+        ``measure() -> {id: (value, interval or None)}``: the measurements of the notebooks, all of
+        whose randomness comes from :mod:`paperkit.profiles`.
+    seeds : iterable of int
+        Values of ``PAPERKIT_SEED``, each non-negative and given once.
+    store : str or pathlib.Path, optional
+        A folder in which what was measured under each seed is kept, under the name of `measure`,
+        and not measured again by a later call. The default is ``build/<chapter>/fresh_seeds`` of
+        the clone. Delete it when the experiments have changed; a changed condition judges what was
+        measured anew.
+
+    Returns
+    -------
+    dict
+        For each claim ``{"seeds": "1 to 20", "runs": 20, "passed": ..., "values": [...]}``, as
+        :func:`paperkit.data.save_stored` takes it.
+
+    Raises
+    ------
+    ValueError
+        Before any work: if there is no seed, or one that is negative or given twice.
+    KeyError
+        If `measure` returns a claim that the chapter does not declare.
+    """
+    from paperkit import claims
+
+    ledger = claims.chapter(chapter)
+    chosen = _checked_seeds(seeds)
+    if min(chosen) < 0:
+        raise ValueError(f"seeds must not be negative, got {min(chosen)}")
+    folder = Path(store) if store else profiles.project_root() / "build" / chapter / "fresh_seeds"
+    folder.mkdir(parents=True, exist_ok=True)
+    consecutive = chosen == list(range(chosen[0], chosen[-1] + 1))
+    tried = f"{chosen[0]} to {chosen[-1]}" if consecutive else ", ".join(map(str, chosen))
+    table: dict[str, dict[str, Any]] = {}
+    for seed in chosen:
+        file = folder / f"{measure.__name__}-{seed}.json"
+        if not file.exists():
+            _write_measured(file, _measured(measure, seed))
+        failed = []
+        for id, row in json.loads(file.read_text(encoding="utf-8")).items():
+            interval = None if row["interval"] is None else claims.Interval(**row["interval"])
+            verdict = ledger.judge(id, row["value"], interval=interval)
+            if verdict.held is None:
+                continue
+            entry = table.setdefault(id, {"seeds": tried, "runs": 0, "passed": 0, "values": []})
+            entry["runs"] += 1
+            entry["passed"] += int(verdict.held)
+            entry["values"].append(row["value"])
+            if not verdict.held:
+                failed.append(id)
+        print(f"seed {seed}: {', '.join(failed) or 'none'} failed", flush=True)
+    return dict(sorted(table.items()))
+
+
+def _measured(
+    measure: Callable[[], Mapping[str, tuple[float, Interval | None]]], seed: int
+) -> dict[str, Any]:
+    """What `measure` returns under one PAPERKIT_SEED, as JSON values."""
+    before = os.environ.get("PAPERKIT_SEED")
+    os.environ["PAPERKIT_SEED"] = str(seed)
+    try:
+        return {
+            id: {
+                "value": _plain(value, id),
+                "interval": None
+                if interval is None
+                else {name: _plain(end, id) for name, end in vars(interval).items()},
+            }
+            for id, (value, interval) in measure().items()
+        }
+    finally:
+        os.environ.pop("PAPERKIT_SEED", None)
+        if before is not None:
+            os.environ["PAPERKIT_SEED"] = before
+
+
+def _write_measured(file: Path, rows: dict[str, Any]) -> None:
+    """Write a seed's measurements, whole or not at all."""
+    draft = file.with_suffix(f".draft-{os.getpid()}")
+    draft.write_text(json.dumps(rows), encoding="utf-8")
+    os.replace(draft, file)
+
+
 @dataclass(frozen=True)
 class _Call:
     """One call: a case with a seed."""
@@ -173,14 +275,7 @@ def _calls(
     kept = list(cases)
     if not kept:
         raise ValueError("there is no case")
-    numbers_ = list(seeds)
-    if not numbers_:
-        raise ValueError("there is no seed")
-    for seed in numbers_:
-        if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-            raise ValueError(f"a seed must be an integer, got {seed!r}")
-    if len(set(numbers_)) < len(numbers_):
-        raise ValueError(f"a seed is given twice: {numbers_}")
+    numbers_ = _checked_seeds(seeds)
     signature = inspect.signature(function)
     for case in kept:
         if not isinstance(case, Mapping) or not all(
@@ -195,7 +290,20 @@ def _calls(
             raise ValueError(
                 f"{_named(function)} cannot be called with {case!r}: {error}"
             ) from None
-    return [_Call(dict(case), int(seed)) for case in kept for seed in numbers_]
+    return [_Call(dict(case), seed) for case in kept for seed in numbers_]
+
+
+def _checked_seeds(seeds: Iterable[int]) -> list[int]:
+    """The seeds as a list; errors as :func:`sweep`."""
+    kept = list(seeds)
+    if not kept:
+        raise ValueError("there is no seed")
+    for seed in kept:
+        if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+            raise ValueError(f"a seed must be an integer, got {seed!r}")
+    if len(set(kept)) < len(kept):
+        raise ValueError(f"a seed is given twice: {kept}")
+    return [int(seed) for seed in kept]
 
 
 def _backend(backend: str | None) -> tuple[str, str]:

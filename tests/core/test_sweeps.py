@@ -1,14 +1,19 @@
 """Many independent fits, on any backend, with a memory."""
 
 import functools
+import json
 import math
+import os
+import textwrap
 
 import numpy as np
 import pandas as pd
 import pytest
 import sweep_functions as functions
 
-from paperkit.sweeps import SweepError, sweep
+from paperkit import profiles
+from paperkit.claims import Interval
+from paperkit.sweeps import SweepError, judged_under_seeds, sweep
 
 CASES = [{"n": n, "scale": s} for n in (5, 9) for s in (1.0, 2.0)]
 
@@ -340,3 +345,85 @@ def test_a_failure_on_a_cluster(cluster, tmp_path):
 def test_no_cluster_there():
     with pytest.raises(ConnectionError, match=r"tcp://127\.0\.0\.1:1"):
         sweep(functions.threads, [{}], backend="dask:tcp://127.0.0.1:1")
+
+
+# ---------------------------------------------------------------------------------- other seeds
+
+LEDGER = """
+abstract:
+  - {id: a1, says: It is small.}
+claims:
+  - {id: c1-small, covers: [a1], statement: It is small., source: ours, paper: null, measure: a draw,
+     passes: "upper < 0.5", scope: as stated, kind: live}
+  - {id: c2-seen, statement: It is seen., source: ours, paper: null, measure: a draw,
+     passes: reported, scope: as stated, kind: live}
+"""
+
+
+@pytest.fixture
+def tiny_chapter(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "claims.yml").write_text(textwrap.dedent(LEDGER))
+    monkeypatch.setenv("PAPERKIT_ROOT", str(tmp_path))
+    monkeypatch.setenv("PAPERKIT_SEED", "9")
+    return tmp_path
+
+
+def drawn():
+    """One uniform number, which depends on nothing but PAPERKIT_SEED."""
+    drawn.calls.append(profiles.base_seed())
+    u = float(profiles.rng("tiny").uniform())
+    return {"c1-small": (u, Interval(u, u, u, 1.0, 1, "exact")), "c2-seen": (u, Interval.exact(u))}
+
+
+def test_claims_are_counted_under_other_seeds(tiny_chapter):
+    drawn.calls = []
+    table = judged_under_seeds("tiny", drawn)
+    assert drawn.calls == list(range(1, 21))
+    assert os.environ["PAPERKIT_SEED"] == "9"
+    assert set(table) == {"c1-small"}  # what is only reported passes nothing
+    row = table["c1-small"]
+    assert row["seeds"] == "1 to 20"
+    assert len(set(row["values"])) == row["runs"] == 20
+    assert row["passed"] == sum(value < 0.5 for value in row["values"])
+    assert 0 < row["passed"] < 20
+    json.dumps(table, allow_nan=False)
+
+
+def test_a_seed_is_measured_once_and_judged_by_the_present_condition(tiny_chapter):
+    drawn.calls = []
+    first = judged_under_seeds("tiny", drawn, seeds=[4, 2])
+    file = tiny_chapter / "notebooks" / "tiny" / "claims.yml"
+    file.write_text(file.read_text().replace("< 0.5", "< 2"))
+    again = judged_under_seeds("tiny", drawn, seeds=[4, 2, 3])
+    assert drawn.calls == [4, 2, 3]
+    assert first["c1-small"]["seeds"] == "4, 2"
+    assert again["c1-small"]["values"][:2] == first["c1-small"]["values"]
+    assert again["c1-small"]["passed"] == 3
+
+
+def test_a_failing_seed_restores_the_environment_and_keeps_the_others(tiny_chapter):
+    def fails_at_two():
+        if profiles.base_seed() == 2:
+            raise RuntimeError("broken")
+        return {"c1-small": (0.1, Interval.exact(0.1))}
+
+    store = tiny_chapter / "kept"
+    with pytest.raises(RuntimeError, match="broken"):
+        judged_under_seeds("tiny", fails_at_two, seeds=[1, 2], store=store)
+    assert os.environ["PAPERKIT_SEED"] == "9"
+    assert [file.name for file in store.iterdir()] == ["fails_at_two-1.json"]
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 1], [-1], [0.5]])
+def test_bad_seeds_are_refused_before_any_measurement(tiny_chapter, seeds):
+    drawn.calls = []
+    with pytest.raises(ValueError, match="seed"):
+        judged_under_seeds("tiny", drawn, seeds=seeds)
+    assert drawn.calls == []
+
+
+def test_an_undeclared_claim_is_an_error(tiny_chapter):
+    with pytest.raises(KeyError, match="c9"):
+        judged_under_seeds("tiny", lambda: {"c9": (1.0, None)}, seeds=[1])
