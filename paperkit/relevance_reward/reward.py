@@ -352,11 +352,7 @@ class RelevanceReward:
         )
         closed = self._closed(len(queries), query_types)
         needed = self._references(closed, references)
-<<<<<<< HEAD
-        open_ = np.flatnonzero(~closed)
-=======
         open_ = np.flatnonzero(~closed).tolist()
->>>>>>> ea4d6ee (Add the relevance reward, its ladder of ablations and the chapter's prompts)
 
         relevance_x = np.full(len(queries), np.nan)
         relevance_y = np.full(len(queries), np.nan)
@@ -369,11 +365,7 @@ class RelevanceReward:
                     similarity=self.similarity,
                 )
             if len(needed):
-<<<<<<< HEAD
-                where = np.flatnonzero(closed)
-=======
                 where = np.flatnonzero(closed).tolist()
->>>>>>> ea4d6ee (Add the relevance reward, its ladder of ablations and the chapter's prompts)
                 relevance_y[where] = self.retriever.relevance(
                     needed, [responses[i] for i in where], similarity=self.similarity
                 )
@@ -448,11 +440,7 @@ class RelevanceReward:
         if references is None and closed.any():
             raise ValueError(f"references is needed: query {int(np.argmax(closed))} is closed")
         needed: list[str] = []
-<<<<<<< HEAD
-        for i in np.flatnonzero(closed):
-=======
         for i in np.flatnonzero(closed).tolist():
->>>>>>> ea4d6ee (Add the relevance reward, its ladder of ablations and the chapter's prompts)
             text = references[i] if references is not None else None
             if text is not None and not isinstance(text, str):
                 raise TypeError(f"references[{i}] must be a text, got {type(text).__name__}")
