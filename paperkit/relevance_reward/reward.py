@@ -206,7 +206,7 @@ class Retriever:
         _one_of(similarity, SIMILARITIES, "similarity")
         _equal_lengths(a=a, b=b)
         left, right = self.encode(a), self.encode(b)  # (N, d)
-        product = np.einsum("nd,nd->n", left, right)
+        product = (left * right).sum(axis=1)
         if similarity == "dot":
             return product
         length = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
