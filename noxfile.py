@@ -142,7 +142,13 @@ def book(session):
 @task
 def site(session):
     """Open the built pages in headless Chromium: rendering, accessibility, no network."""
-    run(session, "pytest", "-n", "2", "-m", "site", *session.posargs)
+    # only the files that open a browser: collecting the others imports every library
+    files = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if "pytest.mark.site" in path.read_text(encoding="utf-8")
+    ]
+    run(session, "pytest", "-n", "2", "-m", "site", *files, *session.posargs)
 
 
 @task
