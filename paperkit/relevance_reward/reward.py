@@ -199,6 +199,13 @@ class Retriever:
                 self._known[text] = row if text.strip() else np.zeros_like(row)
         return np.array([self._known[text] for text in texts], float)
 
+    def remember(self, texts: Sequence[str], embeddings: Any) -> None:
+        """Take embeddings that were computed before, shape (N, d), instead of computing them."""
+        rows = np.asarray(embeddings, np.float32)
+        if rows.ndim != 2 or len(rows) != len(texts):
+            raise ValueError(f"embeddings must be ({len(texts)}, d), got {rows.shape}")
+        self._known.update(zip(texts, rows, strict=True))
+
     def relevance(
         self, a: Sequence[str], b: Sequence[str], *, similarity: str = "cosine"
     ) -> Floats:
