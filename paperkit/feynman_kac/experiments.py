@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -549,6 +550,45 @@ def step_error_gain(target: str, *, populations: int = 128, size: int = 512) -> 
     )
 
 
+def broken_weights(
+    target: str = "guidance 3", factors: Sequence[float] = (1.0, 0.5, 0.0, 2.0, -1.0)
+) -> pd.DataFrame:
+    """What checks see when the weight rate is multiplied by a wrong factor (1 is right)."""
+    world = line(target)
+    truth = world.expectations()
+    rows = []
+    for factor in factors:
+
+        def scaled(*args: Any, factor: float = factor, **options: Any) -> Tensor:
+            return factor * compositions.log_weight_rate(*args, **options)
+
+        with mock.patch.object(sampler, "log_weight_rate", scaled):
+            result = run_line(target, "broken", size=500, steps=200)
+        tables, exact = line_tables(result, world)
+        tail = result.mean(lambda x: (x[..., 0] > THRESHOLD).double())
+        rows.append(
+            {
+                "factor": factor,
+                "total variation": total_variation(tables, exact),
+                "error of P(x > .75)": float(tail.mean()) - truth["tail"],
+                "error of log Z": float(result.log_z_ratio.mean()) - truth["log Z"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def ancestors_by_size(sizes: Sequence[int] = (10, 30, 100, 300, 1000)) -> pd.DataFrame:
+    """Starting particles that have descendants at the end, guidance 3 and annealing 2."""
+    rows = []
+    for size in sizes:
+        row: dict[str, Any] = {"particles": size}
+        for target in ("guidance 3", "annealing 2"):
+            result = run_line(target, "lineages", populations=8, size=size, steps=150)
+            row[target] = float(result.n_unique_ancestors.double().mean())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 # ------------------------------------------------------------------------- annealing one Gaussian
 
 
@@ -686,6 +726,102 @@ def growth_ratio(dimensions: Sequence[int] = (2, 8, 32)) -> float:
     return max(ratios, key=lambda ratio: abs(math.log(ratio)))
 
 
+def early_variances(d: int = 8, populations: int = 4, size: int = 2000) -> pd.DataFrame:
+    """Variance of log-weights gathered between noise levels 100 and 10, where data have size 1.
+
+    Without resampling; three Gaussian models with means and variances of their own.
+    """
+    rng = profiles.rng("feynman_kac", "early", d)
+    models = [
+        GaussianMixture([1.0], rng.normal(size=(1, d)), 0.5 + rng.random(size=(1, d)))
+        for _ in range(3)
+    ]
+    rows = []
+    for name, powers in (
+        ("annealing 2", (2.0,)),
+        ("product", (1.0, 1.0)),
+        ("guidance 3", (-2.0, 3.0)),
+        ("product over unconditional", (1.0, 1.0, -1.0)),
+    ):
+        used = models[: len(powers)]
+        prior = composed_prior(
+            powers, [m.means[0] for m in used], [m.variances[0] for m in used], 100.0
+        )
+        result = sampler.sample(
+            Composition([m.denoise for m in used], powers),
+            (populations, size, d),
+            sigma_schedule(100, 100.0, 10.0),
+            resample=None,
+            initial=prior,
+            generator=profiles.generator("feynman_kac", "early", name),
+            dtype=torch.float32,
+        )
+        rows.append(
+            {
+                "target": name,
+                "sum of exponents": sum(powers),
+                "Var log w": float(result.log_weights.var(-1).mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def noise_table(
+    targets: Sequence[str] = ("guidance 3", "annealing 2", "product"),
+    noises: Sequence[float] = (0.7, 1.0, 2**0.5, 2.0),
+) -> pd.DataFrame:
+    """Distance to the target and error of log Z for several noises of the sampler."""
+    rows = []
+    for target in targets:
+        world = line(target)
+        truth = world.expectations()["log Z"]
+        for noise in noises:
+            result = run_line(target, "noises", size=500, noise=noise)
+            tables, exact = line_tables(result, world)
+            log_z = result.log_z_ratio
+            rows.append(
+                {
+                    "target": target,
+                    "noise": round(noise, 2),
+                    "total variation": total_variation(tables, exact),
+                    "error of log Z": float(
+                        torch.logsumexp(log_z, 0) - math.log(len(log_z)) - truth
+                    ),
+                    "ancestors": float(result.n_unique_ancestors.double().mean()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+REWARD_CENTRE, REWARD_STRENGTH = 1.0, 1.5
+
+
+def rewarded(correct: bool = True) -> tuple[FKCResult, Line]:
+    """Tilt the unconditional mixture by the reward -(x - 1)^2, whose strength grows on the way."""
+
+    def reward(y: Tensor) -> Tensor:
+        return -((y[:, 0] - REWARD_CENTRE) ** 2)
+
+    made = compositions.tilted(
+        UNCONDITIONAL.denoise,
+        reward,
+        lambda sigma: REWARD_STRENGTH / (1 + sigma**2),
+        log_densities=[UNCONDITIONAL.log_prob],
+    )
+    mean, variance = mixture_moments(UNCONDITIONAL)
+    prior = composed_prior([1.0], [mean], [variance], SIGMA_MAX)
+    result = sampler.sample(
+        made,
+        (16, 1000, 1),
+        sigma_schedule(300, SIGMA_MAX, SIGMA_MIN),
+        correct=correct,
+        initial=prior,
+        generator=profiles.generator("feynman_kac", "reward"),
+        dtype=torch.float32,
+    )
+    return result, Line(made, prior)
+
+
 # ------------------------------------------------------------------------------------ call counts
 
 
@@ -752,6 +888,7 @@ def stochastic_claims() -> dict[str, tuple[float, Interval | None]]:
     def put(id: str, made: Interval | float) -> None:
         found[id] = (made.estimate, made) if isinstance(made, Interval) else (float(made), None)
 
+    put("f0-weight-identity", identity_table()["error"].max())
     put("f1a-guidance-2", heuristic_distance((2,)))
     put("f1b-guidance-3-and-4", heuristic_distance((3, 4)))
     put("f1c-not-discretisation", step_ratio())

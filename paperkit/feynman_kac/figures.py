@@ -32,20 +32,73 @@ def _centres(edges: np.ndarray) -> np.ndarray:
     return (edges[1:] + edges[:-1]) / 2
 
 
+def glance(target: str = "guidance 3") -> Figure:
+    """The whole idea: added scores miss, particles carry weights, corrected samples follow."""
+    figure, axes = _axes(3, width=10.0, height=3.5)
+    world = line(target)
+    x, p, _ = world.density()
+    edges, _ = experiments.target_bins(world)
+    width = edges[1] - edges[0]
+    for ax, correct, role, title in (
+        (axes[0], False, "baseline", "Added scores alone"),
+        (axes[2], True, "method", "Weighted and resampled"),
+    ):
+        ax.fill_between(x, p, color=COLOURS["grey"], alpha=0.35, label="what is wanted")
+        tables, _ = experiments.line_tables(experiments.line_run(target, correct=correct), world)
+        ax.step(
+            _centres(edges),
+            tables.mean(0) / width,
+            where="mid",
+            color=COLOURS[role],
+            label="what comes out",
+        )
+        ax.set(xlim=(-3.2, 3.8), ylim=(0, 1.15), yticks=[], title=title, xlabel="x")
+        ax.legend(fontsize=9, loc="upper left")
+    seen: list[tuple[float, torch.Tensor, torch.Tensor]] = []
+    experiments.run_line(
+        target,
+        "glance",
+        populations=1,
+        size=45,
+        steps=140,
+        resample=None,
+        callback=lambda k, s, y, w: seen.append((s, y[0, :, 0].clone(), w[0].clone())),
+    )
+    for sigma, y, w in seen[19::10]:
+        share = torch.softmax(w, 0) * len(w)
+        axes[1].scatter(
+            y, [sigma] * len(y), s=14 * share, color=COLOURS["method"], alpha=0.6, linewidths=0
+        )
+    axes[1].set(yscale="log", ylabel="noise level", xlabel="x", xlim=(-9, 9), yticks=[3, 1, 0.1])
+    axes[1].set_yticklabels(["3", "1", ".1"])
+    axes[1].set_title("A weight on every particle")
+    return figure
+
+
 def histograms(target: str = "guidance 3") -> Figure:
     """Mixed and corrected samples against quadrature."""
+    runs = {correct: experiments.line_run(target, correct=correct) for correct in (False, True)}
+    return _against(line(target), runs, target.capitalize())
+
+
+def rewarded() -> Figure:
+    """The same for a mixture that is tilted by a reward."""
+    runs = {correct: experiments.rewarded(correct)[0] for correct in (False, True)}
+    return _against(experiments.rewarded()[1], runs, "Reward for being near 1")
+
+
+def _against(world: experiments.Line, runs: dict[bool, Any], title: str) -> Figure:
     figure, ax = _axes()
-    world = line(target)
     x, p, _ = world.density()
     ax.fill_between(x, p, color=COLOURS["grey"], alpha=0.3, label="wanted (quadrature)")
     edges, _ = experiments.target_bins(world)
     width = edges[1] - edges[0]
-    for correct, name, role in ((False, "mixed scores", "baseline"), (True, "corrected", "method")):
-        tables, _ = experiments.line_tables(experiments.line_run(target, correct=correct), world)
+    for correct, name, role in ((False, "added scores", "baseline"), (True, "corrected", "method")):
+        tables, _ = experiments.line_tables(runs[correct], world)
         ax.step(
             _centres(edges), tables.mean(0) / width, where="mid", color=COLOURS[role], label=name
         )
-    ax.set(xlim=(-4, 4), xlabel="x", ylabel="density", title=target.capitalize())
+    ax.set(xlim=(-4, 4), xlabel="x", ylabel="density", title=title)
     ax.legend()
     return figure
 
@@ -92,7 +145,7 @@ def bars(table: pd.DataFrame) -> Figure:
     figure, ax = _axes(height=3.8)
     place = np.arange(len(table))
     ax.barh(
-        place - 0.2, table["mixed scores"], 0.4, color=COLOURS["baseline"], label="mixed scores"
+        place - 0.2, table["mixed scores"], 0.4, color=COLOURS["baseline"], label="added scores"
     )
     ax.barh(place + 0.2, table["corrected"], 0.4, color=COLOURS["method"], label="corrected")
     ax.set_yticks(place, table["target"])
@@ -119,7 +172,7 @@ def more_particles(table: pd.DataFrame) -> Figure:
 def more_steps(table: pd.DataFrame) -> Figure:
     """Error of P(x > .75) against the number of steps."""
     figure, ax = _axes()
-    for correct, name, role in ((False, "mixed scores", "baseline"), (True, "corrected", "method")):
+    for correct, name, role in ((False, "added scores", "baseline"), (True, "corrected", "method")):
         rows = table[table["corrected"] == correct]
         ax.errorbar(
             rows["steps"],
@@ -171,7 +224,7 @@ def strength_slider() -> plotting.HTML:
             go.Scatter(x=x[keep][::4], y=p[keep][::4], name="wanted", fill="tozeroy",
                        line={"color": COLOURS["grey"]})
         ]  # fmt: skip
-        for correct, name, role in ((False, "mixed", "baseline"), (True, "corrected", "method")):
+        for correct, name, role in ((False, "added", "baseline"), (True, "corrected", "method")):
             result = sampler.sample(
                 world,
                 (8, 500, 1),
@@ -373,4 +426,84 @@ def growth_lines(table: pd.DataFrame) -> Figure:
     ax.set(xscale="log", yscale="log", xlabel="dimensions")
     ax.set_ylabel("growth of Var log w per e-fold of noise")
     ax.legend()
+    return figure
+
+
+def dimensions(table: pd.DataFrame, column: str = "shift") -> Figure:
+    """Distance from exact guidance, and ancestors, against the number of principal components."""
+    figure, axes = _axes(2, width=9.0, height=3.6)
+    for correct, name, role in ((False, "plain", "baseline"), (True, "corrected", "method")):
+        rows = table[table["correct"] == correct].groupby("d")
+        mean, sd = rows[column].mean(), rows[column].std()
+        axes[0].errorbar(mean.index, mean, sd, fmt="o-", color=COLOURS[role], label=name, capsize=3)
+    left = table[table["correct"]].groupby("d")["ancestors"]
+    axes[1].errorbar(
+        left.mean().index, left.mean(), left.std(), fmt="o-", color=COLOURS["method"], capsize=3
+    )
+    ticks = sorted(set(table["d"]))
+    for ax in axes:
+        ax.set(xscale="log", xlabel="principal components")
+        ax.set_xticks(ticks, [str(d) for d in ticks])
+        ax.minorticks_off()
+    axes[0].set_ylabel("distance of class means from exact")
+    axes[1].set(ylabel="ancestors of 256 particles", ylim=(0, None))
+    axes[0].legend()
+    return figure
+
+
+def image_table(table: pd.DataFrame) -> Figure:
+    """Fréchet distance of every method that was tried (stored)."""
+    figure, ax = _axes(height=4.4)
+    names = list(dict.fromkeys(table["method"]))
+    for place, name in enumerate(names):
+        values = table.loc[table["method"] == name, "Frechet distance"]
+        colour = COLOURS["method"] if "corrected" in name else COLOURS["baseline"]
+        ax.plot(values, [place] * len(values), ".", color=colour, alpha=0.45)
+        ax.plot(values.mean(), place, "D", color=colour)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set(xscale="log", xlabel="Fréchet distance from real digits (log scale)")
+    return figure
+
+
+def products(table: pd.DataFrame) -> Figure:
+    """Share of images with both properties, by combination (stored)."""
+    figure, axes = _axes(2, width=9.0, height=3.6)
+    names = [f"{d}, {('light', 'medium', 'heavy')[i]}" for d, i in studies.COMBINATIONS]
+    for ax, conditional, title in (
+        (axes[0], False, "product of both"),
+        (axes[1], True, "product over the unconditional"),
+    ):
+        rows = table[table["conditional"] == conditional]
+        for shift, correct, role, name in (
+            (-0.2, False, "baseline", "plain"),
+            (0.2, True, "method", "corrected"),
+        ):
+            each = rows[rows["correct"] == correct].groupby("combination")["both"]
+            error = 1.96 * each.std() / each.count() ** 0.5
+            ax.bar(
+                each.mean().index + shift,
+                each.mean(),
+                0.4,
+                yerr=error,
+                color=COLOURS[role],
+                label=name,
+            )
+        ax.set_xticks(range(len(names)), names, rotation=35, ha="right")
+        ax.set(title=title, ylim=(0, 1.05))
+        ax.grid(axis="x", visible=False)
+    axes[0].set_ylabel("share with both properties")
+    axes[0].legend(fontsize=9)
+    return figure
+
+
+def lineages(table: pd.DataFrame) -> Figure:
+    """Ancestors that are left at the end against the number of particles."""
+    figure, ax = _axes()
+    sizes = table["particles"].to_numpy()
+    for target, role in (("guidance 3", "method"), ("annealing 2", "green")):
+        ax.plot(sizes, table[target], "o-", color=COLOURS[role], label=target)
+    ax.plot(sizes, sizes, "k:", label="every particle has its own")
+    ax.set(xscale="log", yscale="log", xlabel="particles", ylabel="ancestors at the end")
+    ax.legend(fontsize=9)
     return figure

@@ -342,7 +342,7 @@ def sample(
                         log_z[rows] += _log_mean(log_weights[rows])
                         y[rows] = _gather(y[rows], chosen)
                         ancestors[rows] = ancestors[rows].gather(1, chosen)
-                        log_weights[rows] = 0.0
+                        log_weights[rows] = _renewed(log_weights[rows], chosen)
                         n_resampled += due
             else:
                 trace.append(torch.full_like(log_z, float(size)))
@@ -437,6 +437,11 @@ def _exponential(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def _log_mean(log_weights: Tensor) -> Tensor:
     return torch.logsumexp(log_weights, -1) - math.log(log_weights.shape[-1])
+
+
+def _renewed(log_weights: Tensor, chosen: Tensor) -> Tensor:
+    """Log-weights right after a resampling: what they said is now said by the numbers of copies."""
+    return torch.zeros_like(log_weights)
 
 
 def _gather(particles: Tensor, chosen: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from . import composition as compositions
 from . import double_well, networks, sampler
 from .analytic import KernelDensity, stack_mixtures
 from .composition import Composition, composed_prior
-from .experiments import jackknife, mixture_moments
+from .experiments import jackknife, mixture_moments, size_ratio
 from .sampler import DegeneracyWarning, FKCResult, sigma_schedule
 
 # ------------------------------------------------------------------------------------ forty modes
@@ -111,7 +111,7 @@ def forty_run(method: str, seed: int, size: int = 3000, steps: int = 300) -> dic
 
 # --------------------------------------------------------------------------------- four particles
 
-WELL_SIGMAS, WELL_STEPS, WELL_SIZE = (10.0, 0.03), 100, 1000
+WELL_SIGMAS, WELL_STEPS, WELL_SIZE = (10.0, 0.03), 200, 1000
 WELL_METHODS: dict[str, tuple[float, float, bool]] = {
     "model at T=2": (1.0, 1.0, False),
     "target score, plain": (2.0, 1.0, False),
@@ -403,6 +403,7 @@ def _images(
     return result
 
 
+IMAGES_A_CLASS = 64
 IMAGE_METHODS: dict[str, dict[str, Any]] = {
     "conditional": {"scale": 1.0, "correct": False},
     "guidance 2": {"scale": 2.0, "correct": False},
@@ -424,6 +425,19 @@ IMAGE_METHODS: dict[str, dict[str, Any]] = {
         "populations": 8,
         "size": 8,
     },
+    "guidance 2, corrected from 1 on, 64 of 256": {
+        "scale": 2.0,
+        "correct": True,
+        "active": (1.0, math.inf),
+        "size": 256,
+    },
+    "guidance 1.5": {"scale": 1.5, "correct": False},
+    "guidance 1.5, corrected": {"scale": 1.5, "correct": True},
+    "guidance 1.5, corrected from 1 on": {
+        "scale": 1.5,
+        "correct": True,
+        "active": (1.0, math.inf),
+    },
     "guidance 4": {"scale": 4.0, "correct": False},
     "guidance 4, corrected from 1 on": {
         "scale": 4.0,
@@ -441,7 +455,8 @@ def guided_images_run(method: str, seed: int) -> dict[str, float]:
     for label in range(networks.N_CLASSES):
         generator = torch.Generator().manual_seed(4000 + 100 * seed + label)
         result = guided_images(label, generator=generator, **IMAGE_METHODS[method])
-        drawn = result.resample(generator=generator).flatten(0, 1)
+        each = IMAGES_A_CLASS // len(result.particles)  # the same number for every method
+        drawn = result.resample(each, generator).flatten(0, 1)
         images.append(drawn)
         right.append(float((judge.classes(drawn) == label).double().mean()))
         real = judging.images[judging.classes == label].mean(0)
@@ -521,13 +536,48 @@ def product_run(
 
 
 def paired_gain(
-    table: pd.DataFrame, column: str, worse: str, better: str, *, by: str = "method"
+    table: pd.DataFrame,
+    column: str,
+    worse: str | bool,
+    better: str | bool,
+    *,
+    by: str = "method",
 ) -> Interval:
     """Mean over seeds of `column` in rows `worse` minus rows `better`, interval by Student's t."""
     wide = table.pivot(index="seed", columns=by, values=column)
     gaps = (wide[worse] - wide[better]).to_numpy()
     made = jackknife(lambda rows: float(rows.mean()), gaps)
     return Interval(made.estimate, made.low, made.high, 0.95, len(gaps), "Student's t over seeds")
+
+
+def kernel_gain(table: pd.DataFrame, d: int, column: str) -> Interval:
+    """Distance of plain guidance from exact samples minus that of corrected guidance, d components."""
+    return paired_gain(table[table["d"] == d], column, False, True, by="correct")
+
+
+def particle_errors(table: pd.DataFrame, target: str) -> dict[int, np.ndarray]:
+    """Errors of every population in the stored runs: number of particles -> array."""
+    rows = table[table["target"] == target]
+    return {
+        size: rows.loc[rows["particles"] == size, "error"].to_numpy()
+        for size in sorted(set(rows["particles"].tolist()))
+    }
+
+
+def most_particles_ratio(table: pd.DataFrame) -> Interval:
+    """Claim f3a: error with 512 particles over that with 32, the target with the highest upper end."""
+    targets = dict.fromkeys(table["target"])
+    return max(
+        (size_ratio(particle_errors(table, target)) for target in targets),
+        key=lambda each: each.high,
+    )
+
+
+def forty_replicate(table: pd.DataFrame, method: str = "target score, no weights") -> float:
+    """Claim f6e: distance of one run, repeated now, from its stored total variation."""
+    rows = table[(table["method"] == method) & (table["seed"] == 0)]
+    now = forty_run(method, 0)["total variation"]
+    return abs(now - float(rows["total variation"].iloc[0]))
 
 
 def population_gain(table: pd.DataFrame, conditional: bool, column: str = "both") -> Interval:

@@ -1,4 +1,4 @@
-"""The four-particle system, cooled from temperature 2 to 1 at inference time (about 3 CPU minutes).
+"""The four-particle system, cooled from temperature 2 to 1 at inference time (about 4 CPU minutes).
 
 Run by ``nox -s full -- feynman_kac``, after ``train_double_well.py``.
 """

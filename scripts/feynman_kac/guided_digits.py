@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 
+import pandas as pd
+
 from paperkit import data, profiles, sweeps
 from paperkit.feynman_kac import studies
 
 SCRIPT = "scripts/feynman_kac/guided_digits.py"
-KERNEL_SEEDS, LEARNED_SEEDS = range(12), range(6)
+KERNEL_SEEDS, FEWER_SEEDS, LEARNED_SEEDS = range(12), range(4), range(6)
 
 
 def sweep(function, cases, seeds, name):
@@ -27,8 +29,16 @@ def sweep(function, cases, seeds, name):
 
 
 def kernel() -> None:
-    cases = [{"d": d, "correct": correct} for d in (4, 16) for correct in (False, True)]
-    table = sweep(studies.guided_digits_run, cases, KERNEL_SEEDS, "kernel")
+    def cases(dimensions):
+        return [{"d": d, "correct": correct} for d in dimensions for correct in (False, True)]
+
+    table = pd.concat(
+        [
+            sweep(studies.guided_digits_run, cases((4, 16)), KERNEL_SEEDS, "kernel"),
+            sweep(studies.guided_digits_run, cases((2, 8, 32, 64)), FEWER_SEEDS, "kernel"),
+        ],
+        ignore_index=True,
+    )
     data.save_stored(
         "feynman_kac",
         "guided_kernel",
