@@ -1,0 +1,130 @@
+"""RLOO on SmolLM2 under several rewards (about three CPU minutes a run).
+
+    python scripts/relevance_reward/rl_runs.py                 # all runs, then the stored results
+    python scripts/relevance_reward/rl_runs.py qr:0 r3:0       # these runs alone
+    python scripts/relevance_reward/rl_runs.py --export        # store what is finished
+
+Run by ``nox -s full -- relevance_reward``. The warm start is made once. A run can be interrupted: its state lies in
+``build/relevance_reward/rl`` and is taken up again. Finished runs are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from paperkit import data, models, profiles
+from paperkit.relevance_reward import lm_experiments as lab
+
+SCRIPT = "scripts/relevance_reward/rl_runs.py"
+STORE = profiles.project_root() / "build" / "relevance_reward" / "rl"
+ALONE = {"qr_shuffled": 2, "qr_cold": 1, "qr_li": 1}  # seeds of the runs that are controls
+SHIPPED = ("qr-0", "r3-0")  # adapters that notebook 3 loads
+
+
+def planned() -> list[tuple[str, int]]:
+    seeds = lab.run_seeds()
+    both = [(name, seed) for seed in seeds for name in ("qr", "r3")]
+    return both + [(name, seed) for name, n in ALONE.items() for seed in seeds[:n]]
+
+
+def warm_start() -> dict[str, torch.Tensor]:
+    """The adapter of the warm start, made on the first call."""
+    STORE.mkdir(parents=True, exist_ok=True)
+    path = STORE / "warm.safetensors"
+    with (STORE / "warm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            policy, table = lab.train_warm_start()
+            record = {"script": SCRIPT, "seed": lab.WARM["seed"], "settings": lab.WARM | lab.ADAPTER,
+                      "steps": len(table) - 1}  # fmt: skip
+            half = {name: tensor.half() for name, tensor in policy.adapter().items()}
+            print(table.to_string())
+            table.to_parquet(STORE / "warm.parquet")
+            models.save_checkpoint(path, half, record=record)
+    return models.load_checkpoint(path)[0]
+
+
+def run(name: str, seed: int) -> None:
+    folder = STORE / f"{name}-{seed}"
+    done = folder / "done.json"
+    if done.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # another process is at it
+        start = lab.starting_policy(warm_start() if lab.RUNS[name][1] else None)
+        scale_file = STORE / f"scale-{lab.RUNS[name][0]}.json"
+        if scale_file.exists():
+            scale = json.loads(scale_file.read_text())
+        else:
+            scale = 1.0 if lab.RUNS[name][0] == "qr" else lab.reward_scale(start, name)
+            scale_file.write_text(json.dumps(scale))
+        before = lab.copy_logprobs(start, lab.trained_questions())
+        clock = time.process_time()
+
+        def show(step: int, rows: pd.DataFrame) -> None:
+            means = rows[["qr", "r3", "words", "exact", "restates", "log_ratio"]].mean().round(3)
+            print(name, seed, step, means.to_dict(), f"{time.process_time() - clock:.0f} s", flush=True)
+
+        policy, table = lab.rl_run(name, seed, start, scale=scale, store=folder, callback=show)
+        table.to_parquet(folder / "rollouts.parquet")
+        models.save_checkpoint(
+            folder / "adapter.safetensors",
+            {k: t.half() for k, t in policy.adapter().items()},
+            record={"script": SCRIPT, "seed": seed, "steps": lab.RUN["steps"],
+                    "settings": lab.RUN | lab.ADAPTER | {"reward": name, "scale": scale}},
+        )  # fmt: skip
+        after = lab.copy_logprobs(policy, lab.trained_questions())
+        record = {"run": name, "seed": seed, "scale": scale, "cpu_seconds": time.process_time() - clock,
+                  "log_copy_before": before.tolist(), "log_copy_after": after.tolist()}  # fmt: skip
+        done.write_text(json.dumps(record))
+
+
+def export() -> None:
+    finished = [STORE / f"{n}-{s}" for n, s in planned() if (STORE / f"{n}-{s}" / "done.json").exists()]
+    records = [json.loads((folder / "done.json").read_text()) for folder in finished]
+    tables = [
+        pd.read_parquet(folder / "rollouts.parquet").assign(run=r["run"], seed=r["seed"])
+        for folder, r in zip(finished, records, strict=True)
+    ]
+    settings: dict[str, Any] = {
+        "model": "SmolLM2-135M-Instruct, 4-bit weights", "warm_start": lab.WARM, "run": lab.RUN,
+        "adapter": lab.ADAPTER, "temperature": 1.0,
+    }  # fmt: skip
+    seeds = sorted({r["seed"] for r in records})
+    keep = {"script": SCRIPT, "settings": settings, "seeds": seeds}
+    data.save_stored("relevance_reward", "rl_rollouts", pd.concat(tables, ignore_index=True), **keep)
+    data.save_stored("relevance_reward", "rl_runs", {"runs": records}, **keep)
+    data.save_stored("relevance_reward", "warm_start", pd.read_parquet(STORE / "warm.parquet"), **keep)
+    print(f"stored {len(finished)} of {len(planned())} runs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("runs", nargs="*", help="name:seed")
+    parser.add_argument("--export", action="store_true")
+    options = parser.parse_args()
+    if options.export:
+        export()
+        return
+    chosen = [(n, int(s)) for n, s in (each.split(":") for each in options.runs)]
+    warm_start()
+    for name, seed in chosen or planned():
+        run(name, seed)
+    if not chosen:
+        export()
+
+
+if __name__ == "__main__":
+    main()
