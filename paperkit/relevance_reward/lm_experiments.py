@@ -35,14 +35,14 @@ WATCHED = ("volcanoes", "sleep", "machine_learning", "music")  # decide when the
 # 200 draws would hardly meet; before any run it made room for another one.
 TRAINED = ("volcanoes", "sleep", "solar", "music")
 
-WARM = {
+WARM: dict[str, Any] = {
     "target": 0.06, "weight": 0.2, "own_samples": 2, "max_new_tokens": 16, "learning_rate": 1e-3,
     "seed": 0,
 }  # fmt: skip
-RUN = {
+RUN: dict[str, Any] = {
     "steps": 25, "group_size": 8, "max_new_tokens": 16, "beta": 0.02, "learning_rate": 1e-3,
 }  # fmt: skip
-ADAPTER = {"top_blocks": 8, "rank": 16, "alpha": 16.0}
+ADAPTER: dict[str, Any] = {"top_blocks": 8, "rank": 16, "alpha": 16.0}
 
 # name of a run -> (preset, starts warm, shift of the prompts that the reward sees)
 RUNS: dict[str, tuple[str, bool, int]] = {
@@ -57,11 +57,13 @@ LAST_STEPS = 5
 
 @cache
 def smollm2() -> models.LanguageModel:
+    """Return the packaged language model, loaded once."""
     return models.load_language_model("smollm2-135m")
 
 
 @cache
 def retriever() -> Retriever:
+    """Return the retriever of the reward, MiniLM, loaded once."""
     return Retriever()
 
 
@@ -89,10 +91,12 @@ def questions(*, query_type: str = "open", split: str | None = None) -> pd.DataF
 
 
 def trained_questions() -> list[str]:
+    """Return the questions of the RL runs."""
     return questions().loc[list(TRAINED), "prompt"].tolist()
 
 
 def watched_questions() -> list[str]:
+    """Return the questions that decide when the warm start ends."""
     return questions().loc[list(WATCHED), "prompt"].tolist()
 
 
@@ -112,7 +116,7 @@ def train_warm_start() -> tuple[LanguageModelPolicy, pd.DataFrame]:
     asked, watched = warm_questions(), watched_questions()
     table = rl.warm_start(
         policy, chat(asked), copy_tokens(asked), (chat(watched), copy_tokens(watched)), **WARM
-    )  # type: ignore[arg-type]
+    )
     return policy, table
 
 
@@ -226,24 +230,30 @@ def rl_run(
 @torch.no_grad()
 def copy_logprobs(lm: Any, asked: Sequence[str]) -> np.ndarray:
     """Log-probability of answering each question with itself and ending, shape (N,), nats."""
-    policy = lm if isinstance(lm, LanguageModelPolicy) else LanguageModelPolicy(lm, **ADAPTER, seed=0)
+    policy = (
+        lm if isinstance(lm, LanguageModelPolicy) else LanguageModelPolicy(lm, **ADAPTER, seed=0)
+    )
     rollout = policy.teacher_forced(chat(asked, policy.lm), copy_tokens(asked, policy.lm))
     return rollout.logprobs.double().cpu().numpy()
 
 
 def run_seeds() -> tuple[int, ...]:
+    """Return the seeds of the stored runs."""
     return profiles.pick(quick=(0, 1, 2), full=(0, 1, 2, 3, 4))
 
 
 # --------------------------------------------------------------------------------------------- pool of answers
 
 REQUEST = " Answer in one short sentence."  # so that answers end; the reward does not see it
-POOL = {"open": {"n": 64, "max_new_tokens": 32}, "closed": {"n": 16, "max_new_tokens": 20}}
+POOL: dict[str, dict[str, int]] = {
+    "open": {"n": 64, "max_new_tokens": 32},
+    "closed": {"n": 16, "max_new_tokens": 20},
+}
 
 
 def draw_answers(name: str, *, n: int, max_new_tokens: int, seed: int) -> pd.DataFrame:
     """Answers of the packaged model to one question: ``sample``, ``text``, ``tokens``, ``logprob``, ``finished``."""
-    question = load_prompts().set_index("name").loc[name, "prompt"]
+    question = str(load_prompts().set_index("name").loc[name, "prompt"])
     policy = LanguageModelPolicy(smollm2(), top_blocks=1, rank=1, seed=0)
     drawn = policy.sample(
         chat([question + REQUEST]), n, max_new_tokens=max_new_tokens,
@@ -297,7 +307,7 @@ def score_answers(names: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
         reference by :func:`second_encoder`; ``rouge``; ``correct`` (closed questions, else NaN); ``words``,
         ``exact``, ``coverage``.
     """
-    table = load_prompts().set_index("name").loc[list(names)]
+    table = load_prompts().set_index("name").loc[list(names)].astype(str)
     asked, references = table["prompt"].tolist(), table["reference"].tolist()
     terms = preset("r3_open", retriever()).components(asked, texts)
     copied = rl.copying(asked, texts)

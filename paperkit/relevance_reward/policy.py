@@ -287,7 +287,11 @@ class LanguageModelPolicy:
     # ---------------------------------------------------------------------------------- scoring
 
     def logprobs(
-        self, rollout: Rollout, rows: torch.Tensor | slice = slice(None), *, temperature: float = 1.0
+        self,
+        rollout: Rollout,
+        rows: torch.Tensor | slice = slice(None),
+        *,
+        temperature: float = 1.0,
     ) -> torch.Tensor:
         """Log-probabilities of responses under the policy as it is now, with a gradient.
 
@@ -361,9 +365,7 @@ class LanguageModelPolicy:
         finished = (torch.isin(tail_ids, ends) & inside).any(1)
         decode = self.lm.tokenizer.decode if self.lm.tokenizer is not None else lambda *_, **__: ""
         texts = [[str(decode(list(r), skip_special_tokens=True))] for r in responses]
-        rollout = Rollout(
-            texts, tail_ids, inside, finished, torch.zeros(len(heads)), kept[0], mask
-        )
+        rollout = Rollout(texts, tail_ids, inside, finished, torch.zeros(len(heads)), kept[0], mask)
         return Rollout(**{**rollout.__dict__, "logprobs": self.logprobs(rollout)})
 
 

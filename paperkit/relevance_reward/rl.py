@@ -6,7 +6,8 @@ constant, each response is judged against the others of its prompt (Ahmadian et 
 .. math:: A_i = \tilde R_i - \frac{1}{K-1} \sum_{j \ne i} \tilde R_j, \qquad
           \nabla J \approx \frac1K \sum_i A_i \nabla \log \pi(\hat y_i \mid x).
 
-A baseline that includes :math:`\tilde R_i` itself would shrink the gradient by (K-1)/K; leaving it out keeps it unbiased.
+A baseline that includes :math:`\tilde R_i` itself would shrink the gradient by (K-1)/K; leaving it out keeps it
+unbiased.
 """
 
 from __future__ import annotations
@@ -26,36 +27,13 @@ from rapidfuzz.distance import LCSseq
 from paperkit.models import train
 from paperkit.models.text import Prompt
 from paperkit.relevance_reward.policy import LanguageModelPolicy
+from paperkit.relevance_reward.world import leave_one_out
 
 Reward = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 """``reward(queries, responses) -> (N,)``, one finite number a response."""
 
 MIN_SPREAD = 0.02
 """Advantages are divided by their standard deviation over the batch, but by no less than this."""
-
-
-def leave_one_out(rewards: Any) -> Any:
-    """Advantages of K responses a prompt: each reward minus the mean of the K - 1 others.
-
-    Parameters
-    ----------
-    rewards : ndarray or Tensor, shape (P, K)
-
-    Returns
-    -------
-    ndarray or Tensor, shape (P, K)
-
-    Raises
-    ------
-    ValueError
-        If K < 2 or a reward is not finite.
-    """
-    if rewards.ndim != 2 or rewards.shape[1] < 2:
-        raise ValueError(f"rewards must have shape (P, K >= 2), got {tuple(rewards.shape)}")
-    if not bool(np.isfinite(np.asarray(rewards)).all()):
-        raise ValueError("rewards are not finite")
-    k = rewards.shape[1]
-    return (rewards - rewards.mean(1)[:, None]) * (k / (k - 1))
 
 
 def rloo_loss(logprobs: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
@@ -209,7 +187,8 @@ def rloo(
         ]
         if measure is not None:
             further = measure(asked, texts).to_dict("records")
-            new = [row | other for row, other in zip(new, further, strict=True)]
+            for row, other in zip(new, further, strict=True):
+                row.update({str(name): value for name, value in other.items()})
         rows[:] = [row for row in rows if row["step"] < i] + new
         if callback is not None:
             callback(i, pd.DataFrame(new))

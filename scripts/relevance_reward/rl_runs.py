@@ -14,7 +14,6 @@ import argparse
 import fcntl
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -75,7 +74,14 @@ def run(name: str, seed: int) -> None:
 
         def show(step: int, rows: pd.DataFrame) -> None:
             means = rows[["qr", "r3", "words", "exact", "restates", "log_ratio"]].mean().round(3)
-            print(name, seed, step, means.to_dict(), f"{time.process_time() - clock:.0f} s", flush=True)
+            print(
+                name,
+                seed,
+                step,
+                means.to_dict(),
+                f"{time.process_time() - clock:.0f} s",
+                flush=True,
+            )
 
         policy, table = lab.rl_run(name, seed, start, scale=scale, store=folder, callback=show)
         table.to_parquet(folder / "rollouts.parquet")
@@ -92,7 +98,9 @@ def run(name: str, seed: int) -> None:
 
 
 def export() -> None:
-    finished = [STORE / f"{n}-{s}" for n, s in planned() if (STORE / f"{n}-{s}" / "done.json").exists()]
+    finished = [
+        STORE / f"{n}-{s}" for n, s in planned() if (STORE / f"{n}-{s}" / "done.json").exists()
+    ]
     records = [json.loads((folder / "done.json").read_text()) for folder in finished]
     tables = [
         pd.read_parquet(folder / "rollouts.parquet").assign(run=r["run"], seed=r["seed"])
@@ -104,9 +112,13 @@ def export() -> None:
     }  # fmt: skip
     seeds = sorted({r["seed"] for r in records})
     keep = {"script": SCRIPT, "settings": settings, "seeds": seeds}
-    data.save_stored("relevance_reward", "rl_rollouts", pd.concat(tables, ignore_index=True), **keep)
+    data.save_stored(
+        "relevance_reward", "rl_rollouts", pd.concat(tables, ignore_index=True), **keep
+    )
     data.save_stored("relevance_reward", "rl_runs", {"runs": records}, **keep)
-    data.save_stored("relevance_reward", "warm_start", pd.read_parquet(STORE / "warm.parquet"), **keep)
+    data.save_stored(
+        "relevance_reward", "warm_start", pd.read_parquet(STORE / "warm.parquet"), **keep
+    )
     print(f"stored {len(finished)} of {len(planned())} runs")
 
 
