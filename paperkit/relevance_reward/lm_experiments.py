@@ -304,7 +304,7 @@ def score_answers(names: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
     -------
     DataFrame
         ``qr``, ``ar`` (MiniLM, to the question and to its reference), ``li``, ``rp``; ``second``: similarity to the
-        reference by :func:`second_encoder`; ``rouge``; ``correct`` (closed questions, else NaN); ``words``,
+        reference by :func:`second_encoder`; ``overlap``: ROUGE-L; ``correct`` (closed questions, else NaN); ``words``,
         ``exact``, ``coverage``.
     """
     table = load_prompts().set_index("name").loc[list(names)].astype(str)
@@ -322,7 +322,7 @@ def score_answers(names: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
             "li": terms["length_incentive"],
             "rp": terms["repetition_penalty"],
             "second": second_encoder().relevance(references, texts),
-            "rouge": rouge_l(references, texts),
+            "overlap": rouge_l(references, texts),
             "correct": correct,
             "words": [len(text.split()) for text in texts],
             "exact": copied.exact,
