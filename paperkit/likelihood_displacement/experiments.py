@@ -876,6 +876,29 @@ def sft_compliance_gap(table: pd.DataFrame) -> Interval:
     return difference(others, "lowest tenth", best_sft(table))
 
 
+def world_claims(table: pd.DataFrame) -> dict[str, Interval]:
+    """Every claim about the stored worlds: id to value with its interval over the worlds."""
+    best = best_sft(table)
+    rises = {
+        "a3a-unalignment": "both-refuse",
+        "a3c-inverted-judge": "both-refuse, inverted judge",
+        "a3d-mixed-set": "85/15",
+        "a3e-gold": "gold",
+    }
+    refusals = {"a6a-low-keeps": "before", "a6b-low-beats-all": "85/15",
+                "a6c-low-beats-random": "random tenth", "a6d-beats-sft": best}  # fmt: skip
+    return {
+        **{id: difference(table, arm, "before") for id, arm in rises.items()},
+        "a3b-random-ties": ratio_of_means(table, "both-refuse, random ties", "both-refuse"),
+        "a5c-refusal-world": difference(
+            table, "highest third by ches", "highest third by neg_edit_distance", "change"
+        ),
+        **{id: difference(table, "lowest tenth", arm, "refuse") for id, arm in refusals.items()},
+        "a6e-high-hurts": difference(table, "highest half", "85/15"),
+        "a6h-sft-complies": sft_compliance_gap(table),
+    }
+
+
 def fresh_world() -> tuple[RefusalWorld, list[dict[str, Any]]]:
     """A world made here and now, and three of its arms (claims a3g, a6f)."""
     seed = profiles.seeds(1, CHAPTER, "world")[0] % 2**31
@@ -919,3 +942,14 @@ def stochastic_claims() -> dict[str, tuple[float, Interval | None]]:
         "a3g-fresh-world": (rise(records, "both-refuse"), None),
         "a6f-fresh-world": (rise(records, "lowest tenth"), None),
     }
+
+
+def resampled_claims() -> dict[str, tuple[float, Interval | None]]:
+    """Claims on stored runs, whose intervals are resampled under ``PAPERKIT_SEED``."""
+    authored = stored_scores()
+    found = {
+        "a5a-ln-ches": rank_correlation(authored, "ln_ches"),
+        "a5b-beats-edit-distance": rank_difference(authored, "ln_ches", "neg_edit_distance"),
+        **world_claims(stored_worlds()),
+    }
+    return {id: (interval.estimate, interval) for id, interval in found.items()}

@@ -16,15 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    import torch
-
 MEASURES: tuple[str, ...] = ("ln_ches", "ches", "last_hidden", "neg_edit_distance")
+SIDES: tuple[str, ...] = ("chosen", "rejected")
+#: Tokens in one forward pass: more multiply larger matrices, but attention grows with the square.
+ROW_TOKENS = 384
 
 
 @dataclass(frozen=True)
@@ -114,17 +114,20 @@ def _check_pairs(model: Any, pairs: Sequence[TokenPair], batch_size: int = 1) ->
 
 
 def hidden_sums(
-    model: Any, pairs: Sequence[TokenPair], *, batch_size: int = 16, include_last: bool = False
+    model: Any, pairs: Sequence[TokenPair], *, batch_size: int = 64, include_last: bool = False
 ) -> dict[str, np.ndarray]:
-    """Sums of the hidden states that CHES needs, both responses of a pair in one row behind one prompt.
+    """Sums of the hidden states that CHES needs; a beginning that several sequences share is computed once.
 
-    The two responses share the prompt's states and cannot see each other (a block mask); the last response token is
-    not fed, because its state predicts nothing; no vocabulary logits are computed.
+    Both responses of a pair read the states of one prompt, prompts those of the chat template and of whatever else
+    their texts have in common. The last response token is not fed, because its state predicts nothing; no vocabulary
+    logits are computed.
 
     Parameters
     ----------
     model
-        Any transformers causal language model that takes a four-dimensional attention mask.
+        Any transformers causal language model; see :func:`paperkit.models.shared_states`.
+    batch_size
+        Pairs whose states are held at once, neighbours in the order of their prompts.
     include_last
         Feed the last response token too and add its state (one term more), as the authors' experiment script does;
         the definition has as many terms as the response has tokens.
@@ -136,74 +139,39 @@ def hidden_sums(
     """
     import torch
 
+    from paperkit import models
+
     _check_pairs(model, pairs, batch_size)
-    base, device = model.base_model, next(model.parameters()).device
-    dtype = next(model.parameters()).dtype
-    extra = int(include_last)
     width = model.config.hidden_size
     out = {
         key: np.zeros((len(pairs), width))
         for key in ("chosen", "rejected", "last_chosen", "last_rejected")
     }
-    order = sorted(range(len(pairs)), key=lambda i: _row_length(pairs[i], extra))
+    order = sorted(range(len(pairs)), key=lambda i: pairs[i].prompt)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        ids, positions, mask, spans = _pack([pairs[i] for i in rows], extra, device, dtype)
-        with torch.inference_mode():
-            states = base(
-                input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False
-            )
-            h = states.last_hidden_state.double()  # (B, L, d)
+        fed = {(i, side): _fed(pairs[i], side, include_last) for i in rows for side in SIDES}
+        h, paths = models.shared_states(model, list(fed.values()), max_tokens=ROW_TOKENS)
         if not torch.isfinite(h).all():
-            raise ValueError(f"hidden states are not finite in the rows {rows}")
-        for b, i in enumerate(rows):
-            for side in ("chosen", "rejected"):
-                index = spans[b][side]
-                out[side][i] = h[b, index].sum(0).cpu().numpy()
-                out[f"last_{side}"][i] = h[b, index[-1]].cpu().numpy()
-    out["n_chosen"] = np.array([len(pair.chosen) + extra for pair in pairs])
-    out["n_rejected"] = np.array([len(pair.rejected) + extra for pair in pairs])
+            raise ValueError(f"hidden states are not finite among the pairs {rows}")
+        for (i, side), sequence in fed.items():
+            states = h[_predicting(paths[sequence], pairs[i])].double()  # (n, d)
+            out[side][i] = states.sum(0).cpu().numpy()
+            out[f"last_{side}"][i] = states[-1].cpu().numpy()
+    out["n_chosen"] = np.array([len(pair.chosen) + include_last for pair in pairs])
+    out["n_rejected"] = np.array([len(pair.rejected) + include_last for pair in pairs])
     return out
 
 
-def _row_length(pair: TokenPair, extra: int) -> int:
-    return len(pair.prompt) + len(pair.chosen) + len(pair.rejected) - 2 + 2 * extra
+def _fed(pair: TokenPair, side: str, include_last: bool) -> tuple[int, ...]:
+    """The tokens of prompt and response that go through the model."""
+    response = getattr(pair, side)
+    return pair.prompt + (response if include_last else response[:-1])
 
 
-def _pack(
-    pairs: Sequence[TokenPair], extra: int, device: Any, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[dict[str, list[int]]]]:
-    """Rows ``prompt, chosen, rejected`` with positions, additive mask (B, 1, L, L) and the indices to sum."""
-    import torch
-
-    length = max(_row_length(pair, extra) for pair in pairs)
-    ids = torch.zeros(len(pairs), length, dtype=torch.long)
-    positions = torch.zeros_like(ids)
-    allowed = torch.eye(length, dtype=torch.bool).repeat(len(pairs), 1, 1)
-    spans = []
-    for b, pair in enumerate(pairs):
-        n = len(pair.prompt)
-        cursor, span = n, {}
-        ids[b, :n] = torch.tensor(pair.prompt)
-        positions[b, :n] = torch.arange(n)
-        allowed[b, :n, :n] = torch.ones(n, n, dtype=torch.bool).tril()
-        for side in ("chosen", "rejected"):
-            response = getattr(pair, side)
-            fed = response if extra else response[:-1]
-            stop = cursor + len(fed)
-            ids[b, cursor:stop] = torch.tensor(fed, dtype=torch.long)
-            positions[b, cursor:stop] = n + torch.arange(len(fed))
-            allowed[b, cursor:stop, :n] = True
-            allowed[b, cursor:stop, cursor:stop] = torch.ones(
-                len(fed), len(fed), dtype=torch.bool
-            ).tril()
-            span[side] = [n - 1, *range(cursor, stop)]
-            cursor = stop
-        spans.append(span)
-    mask = torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)[
-        :, None
-    ]
-    return ids.to(device), positions.to(device), mask.to(device), spans
+def _predicting(path: np.ndarray, pair: TokenPair) -> np.ndarray:
+    """Of the states along a sequence those that enter the sum, from the last prompt token on."""
+    return path[len(pair.prompt) - 1 :]
 
 
 def ches_score(
@@ -244,7 +212,7 @@ def normalized_edit_distance(a: Sequence[int], b: Sequence[int]) -> float:
 
 
 def score_pairs(
-    model: Any, pairs: Sequence[TokenPair], *, batch_size: int = 16, include_last: bool = False
+    model: Any, pairs: Sequence[TokenPair], *, batch_size: int = 64, include_last: bool = False
 ) -> pd.DataFrame:
     """All similarity measures of a preference set, one row a pair; higher means more similar.
 

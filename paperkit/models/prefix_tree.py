@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -426,10 +426,34 @@ def _run_tree(
     lm: LanguageModel, tree: _Tree, wanted: np.ndarray, max_tokens: int
 ) -> Iterator[Piece]:
     """Yield (new tokens, wanted nodes, logits (R, V)) for each piece of the packed tree."""
+
+    def here(start: int, stop: int) -> np.ndarray:
+        return wanted[(wanted >= start) & (wanted < stop)]
+
+    def logits(start: int, stop: int) -> dict[str, Any]:
+        rows = here(start, stop) - start
+        rows = rows if len(rows) else np.array([0])
+        return {"logits_to_keep": torch.as_tensor(rows, device=lm.device)}
+
+    for start, stop, output in _walk_tree(lm.model, tree, max_tokens, logits):
+        found = here(start, stop)
+        yield stop - start, [int(node) for node in found], output.logits[0, : len(found)]
+
+
+def _walk_tree(
+    model: Any,
+    tree: _Tree,
+    max_tokens: int,
+    options: Callable[[int, int], dict[str, Any]] = lambda start, stop: {},
+) -> Iterator[tuple[int, int, Any]]:
+    """Yield (start, stop, output of the model) for each piece of the packed tree.
+
+    ``options(start, stop)`` are further arguments of the forward pass over the nodes start..stop-1.
+    """
     from transformers import DynamicCache
 
-    device = lm.device
-    dtype = next(lm.model.parameters()).dtype
+    parameter = next(model.parameters())
+    device, dtype = parameter.device, parameter.dtype
     hidden = torch.finfo(dtype).min
     m = len(tree.token)
     path = np.empty(0, int)  # the nodes whose keys and values the cache holds, top first
@@ -456,18 +480,65 @@ def _run_tree(
             visible[j, p + j] = True
         mask = torch.zeros((q, p + q), dtype=dtype)
         mask[torch.from_numpy(~visible)] = hidden
-        here = wanted[(wanted >= start) & (wanted < stop)]
-        rows = here - start if len(here) else np.array([0])
-        output = lm.model(
+        output = model(
             input_ids=torch.as_tensor(tree.token[start:stop], device=device)[None],
             attention_mask=mask[None, None].to(device),
             position_ids=torch.as_tensor(tree.depth[start:stop], device=device)[None],
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=torch.as_tensor(rows, device=device),
+            **options(start, stop),
         )
         cache = output.past_key_values
-        yield q, [int(node) for node in here], output.logits[0, : len(here)]
+        yield start, stop, output
+
+
+def shared_states(
+    model: Any, sequences: Sequence[tuple[int, ...]], *, max_tokens: int = 512
+) -> tuple[torch.Tensor, dict[tuple[int, ...], np.ndarray]]:
+    """Final hidden states of many sequences, every shared beginning computed once, without logits.
+
+    Parameters
+    ----------
+    model : transformers causal language model
+        A model without ordinary attention over a four-dimensional mask (and one whose attention
+        window is shorter than a sequence) gets one pass a sequence.
+    sequences : sequence of token-id tuples
+        None empty, all within the vocabulary and the context: the caller has checked.
+    max_tokens : int
+        New tokens in one forward pass; the values do not depend on it beyond rounding.
+
+    Returns
+    -------
+    states : Tensor, shape (M, d)
+        One row a node, in the model's dtype.
+    paths : dict
+        Sequence to the rows of its tokens, in order.
+    """
+    base = model.base_model
+    window = _attention_window(model.config)
+    shares = (
+        {"attention_mask", "position_ids", "past_key_values"} <= forward_parameters(base)
+        and getattr(model.config, "_attn_implementation", "eager") in ("eager", "sdpa")
+        and (window is None or max(map(len, sequences)) <= window)
+    )
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            if shares:
+                tree = _Tree.build(sequences)
+                parts = [out.last_hidden_state[0] for *_, out in _walk_tree(base, tree, max_tokens)]
+                return torch.cat(parts), tree.paths
+            device = next(model.parameters()).device
+            parts, paths, total = [], {}, 0
+            for sequence in dict.fromkeys(sequences):
+                ids = torch.tensor([sequence], device=device)
+                parts.append(base(input_ids=ids, use_cache=False).last_hidden_state[0])
+                paths[sequence] = np.arange(total, total + len(sequence))
+                total += len(sequence)
+            return torch.cat(parts), paths
+    finally:
+        model.train(training)
 
 
 def _run_plain(lm: LanguageModel, wanted: Sequence[tuple[tuple[int, ...], int]]) -> Iterator[Piece]:

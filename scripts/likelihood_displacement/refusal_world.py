@@ -18,7 +18,7 @@ from paperkit.likelihood_displacement.refusal_world import RefusalWorld
 
 SCRIPT = "scripts/likelihood_displacement/refusal_world.py"
 STORE = profiles.project_root() / "build" / "likelihood_displacement"
-SEEDS = profiles.pick(quick=[0, 5, 6, 7, 8], full=list(range(50)))
+SEEDS = profiles.pick(quick=list(range(10)), full=list(range(50)))
 PRETRAINING = {"n_steps": 500, "batch_size": 64, "learning_rate": 2e-3}
 
 

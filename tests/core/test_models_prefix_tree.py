@@ -337,3 +337,27 @@ def test_smollm2_equals_one_prompt_at_a_time():
     assert scorer.counts.computed_tokens < scorer.counts.sequence_tokens
     (best,) = lm.tokenizer(" Paris").input_ids
     assert scorer.next_token_logprobs(prompts[:1], range(lm.vocabulary_size)).argmax() == best
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2], ids=["llama", "gpt2"])
+@pytest.mark.parametrize("max_tokens", [2, 5, 512])
+def test_shared_states_are_those_of_single_passes(make, max_tokens):
+    lm = make()
+    sequences = [(1, 2, 3), (1, 2, 4, 5), (1, 2), (7,), (1, 2, 3)]
+    states, paths = models.shared_states(lm.model, sequences, max_tokens=max_tokens)
+    assert len(states) == 6  # nodes of the tree
+    for sequence in sequences:
+        with torch.no_grad():
+            alone = lm.model.base_model(input_ids=torch.tensor([sequence])).last_hidden_state[0]
+        torch.testing.assert_close(states[paths[sequence]], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_states_are_not_shared_where_a_window_hides_the_beginning(monkeypatch):
+    lm = tiny_llama()
+    sequences = [(1, 2, 3), (1, 2, 4, 5)]
+    shared, paths = models.shared_states(lm.model, sequences)
+    monkeypatch.setattr(prefix_tree, "_attention_window", lambda config: 3)
+    alone, places = models.shared_states(lm.model, sequences)
+    assert (len(shared), len(alone)) == (5, 7)
+    for s in sequences:
+        torch.testing.assert_close(shared[paths[s]], alone[places[s]], atol=1e-5, rtol=1e-5)

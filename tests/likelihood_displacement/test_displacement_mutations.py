@@ -229,15 +229,9 @@ def test_curve_with_a_cross_entropy_term_leaves(ledger, tiny_llama):
 # --------------------------------------------------------------------------------- CHES
 
 
-def shifted(original):
+def shifted(path, pair):
     """States are taken one position late."""
-
-    def pack(batch, extra, device, dtype):
-        ids, positions, mask, spans = original(batch, 1, device, dtype)
-        spans = [{side: index[1:] for side, index in span.items()} for span in spans]
-        return ids, positions, mask, spans
-
-    return pack
+    return path[len(pair.prompt) :]
 
 
 PAIRS = [
@@ -255,7 +249,9 @@ def test_scores_from_the_wrong_positions_or_without_the_centre(ledger, monkeypat
         return float(np.abs(wrong - right).max() / np.abs(right).max())
 
     assert ledger.judge("a5f-replicate-scores", error()).ok
-    monkeypatch.setattr(pairs, "_pack", shifted(pairs._pack))
+    fed = pairs._fed
+    monkeypatch.setattr(pairs, "_fed", lambda pair, side, include_last: fed(pair, side, True))
+    monkeypatch.setattr(pairs, "_predicting", shifted)
     assert not ledger.judge("a5f-replicate-scores", error()).ok
     monkeypatch.undo()
     monkeypatch.setattr(
