@@ -19,6 +19,7 @@ from rapidfuzz.distance import LCSseq
 
 from paperkit import models, profiles
 from paperkit.relevance_reward import rl
+from paperkit.relevance_reward.experiments import minilm
 from paperkit.relevance_reward.policy import LanguageModelPolicy
 from paperkit.relevance_reward.reward import (
     RelevanceReward,
@@ -59,12 +60,6 @@ LAST_STEPS = 5
 def smollm2() -> models.LanguageModel:
     """Return the packaged language model, loaded once."""
     return models.load_language_model("smollm2-135m")
-
-
-@cache
-def retriever() -> Retriever:
-    """Return the retriever of the reward, MiniLM, loaded once."""
-    return Retriever()
 
 
 def chat(questions: Sequence[str], lm: Any = None) -> list[str]:
@@ -132,7 +127,7 @@ def starting_policy(adapter: dict[str, torch.Tensor] | None) -> models.LanguageM
 def run_reward(name: str, scale: float = 1.0) -> rl.Reward:
     """The reward of a run of :data:`RUNS`, times a scale."""
     which, _, shift = RUNS[name]
-    reward = preset(which, retriever())
+    reward = preset(which, minilm())
     return shifted(reward, trained_questions(), shift, scale)
 
 
@@ -151,7 +146,7 @@ def shifted(
 
 def measures(queries: Sequence[str], responses: Sequence[str]) -> pd.DataFrame:
     """Terms of the reward, whatever the run was rewarded for."""
-    table = preset("r3_open", retriever()).components(queries, responses)
+    table = preset("r3_open", minilm()).components(queries, responses)
     named = {
         "query_relevance": "qr", "length_incentive": "li", "repetition_penalty": "rp",
         "reward": "r3",
@@ -175,7 +170,7 @@ def reward_scale(start: models.LanguageModel, name: str, *, samples: int = 16) -
     repeated = [question for question in asked for _ in range(samples)]
 
     def spread(which: str) -> float:
-        values = preset(which, retriever())(
+        values = preset(which, minilm())(
             repeated, drawn.flat_texts, query_types=["open"] * len(repeated)
         )
         return float(np.sqrt(values.reshape(len(asked), samples).var(1, ddof=1).mean()))
@@ -309,7 +304,7 @@ def score_answers(names: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
     """
     table = load_prompts().set_index("name").loc[list(names)].astype(str)
     asked, references = table["prompt"].tolist(), table["reference"].tolist()
-    terms = preset("r3_open", retriever()).components(asked, texts)
+    terms = preset("r3_open", minilm()).components(asked, texts)
     copied = rl.copying(asked, texts)
     correct = [
         float(re.search(pattern, text, re.IGNORECASE) is not None) if kind == "closed" else np.nan
@@ -318,7 +313,7 @@ def score_answers(names: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "qr": terms["query_relevance"],
-            "ar": retriever().relevance(references, texts),
+            "ar": minilm().relevance(references, texts),
             "li": terms["length_incentive"],
             "rp": terms["repetition_penalty"],
             "second": second_encoder().relevance(references, texts),

@@ -89,13 +89,15 @@ def test_a_fresh_policy_equals_its_reference(lm):
 
 def test_end_counts_once_and_nothing_after_it(policy):
     rollout = drawn(policy, k=40)
-    assert rollout.finished.any() and not rollout.finished.all()
+    assert rollout.finished.any()
+    assert not rollout.finished.all()
     for row in range(120):
         inside = rollout.response[row].tolist()
         n = sum(inside)
         assert inside == [True] * n + [False] * (len(inside) - n)
         ended = [t == END for t in tokens(rollout, row)]
-        assert sum(ended[:-1]) == 0 and ended[-1] == bool(rollout.finished[row])
+        assert sum(ended[:-1]) == 0
+        assert ended[-1] == bool(rollout.finished[row])
 
 
 def test_temperature_is_part_of_the_policy(policy):
@@ -236,7 +238,8 @@ def count_beta(queries, responses):
 def test_rloo_raises_the_reward(speaking):
     table = run(speaking, count_beta, steps=25)
     means = table.groupby("step")["reward"].mean()
-    assert list(means.index) == list(range(26)) and len(table) == 26 * 24
+    assert list(means.index) == list(range(26))
+    assert len(table) == 26 * 24
     assert means.iloc[-3:].mean() > means.iloc[0] + 0.3
     assert table.loc[table["step"] == 0, "log_ratio"].abs().max() < 1e-5
     assert table.loc[table["step"] > 20, "log_ratio"].mean() > 0.2
