@@ -330,3 +330,28 @@ def score_pool(pool: pd.DataFrame) -> pd.DataFrame:
     """Join the answers of :func:`draw_answers` and their scores."""
     scores = score_answers(pool["name"].tolist(), pool["text"].tolist())
     return pd.concat([pool.reset_index(drop=True), scores], axis=1)
+
+
+# ------------------------------------------------------------------------------------- policies on held-out questions
+
+HELD_OUT: dict[str, Any] = {"samples": 4, "max_new_tokens": 16, "seed": 7}
+
+
+def held_out_answers(policy: LanguageModelPolicy) -> pd.DataFrame:
+    """Answers to every test question, four each, from the same random numbers for every policy, with scores."""
+    parts = []
+    for query_type in ("open", "closed"):
+        table = questions(query_type=query_type, split="test")
+        drawn = policy.sample(
+            chat(table["prompt"].tolist()), HELD_OUT["samples"],
+            max_new_tokens=HELD_OUT["max_new_tokens"],
+            generator=torch.Generator().manual_seed(HELD_OUT["seed"]),
+        )  # fmt: skip
+        names = [str(name) for name in table.index for _ in range(HELD_OUT["samples"])]
+        parts.append(
+            pd.DataFrame(
+                {"name": names, "query_type": query_type, "text": drawn.flat_texts,
+                 "finished": drawn.finished.tolist()}
+            )
+        )  # fmt: skip
+    return score_pool(pd.concat(parts, ignore_index=True))

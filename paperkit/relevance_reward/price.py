@@ -1,8 +1,8 @@
 r"""The price of a hack: whether the optimum of a reward uses it, without any training.
 
 The policy that maximises :math:`E[R] - \beta\, KL(\pi \| \pi_{ref})` is
-:math:`\pi^*(y) \propto \pi_{ref}(y)\, e^{R(y)/\beta}`. A hack h, for example the question said again, is bought with its
-log-probability: reading it once gives :math:`\log \pi_{ref}(h)`, and answers drawn from the reference give the
+:math:`\pi^*(y) \propto \pi_{ref}(y)\, e^{R(y)/\beta}`. A hack h, for example the question said again, is bought with
+its log-probability: reading it once gives :math:`\log \pi_{ref}(h)`, and answers drawn from the reference give the
 rest of the normaliser,
 
 .. math:: P^*(h) = \sigma\Big( \log \pi_{ref}(h) + \frac{R(h)}{\beta}
