@@ -150,6 +150,16 @@ def policy_at(log_ref: Floats, rewards: Floats, kl: float) -> Floats:
     return sw.gibbs_policy(log_ref, rewards, target_kl=kl)
 
 
+@lru_cache(maxsize=64)
+def worlds_and_rewards(
+    name: str, similarity: str, off_topic: str, retriever: Any = None
+) -> list[tuple[sw.SentenceWorld, Floats]]:
+    """Return each world with the rewards of its answers under a preset, shape (155,)."""
+    known = retriever or known_relevance()
+    worlds = sw.load_worlds(off_topic)
+    return [(world, world.rewards(name, known, similarity=similarity)) for world in worlds]
+
+
 def failure_rates(
     name: str,
     kl: float,
@@ -174,10 +184,9 @@ def failure_rates(
     DataFrame
         One row a question: the four failures, ``words`` and ``kl``.
     """
-    known = retriever or known_relevance()
     rows = []
-    for world in sw.load_worlds(off_topic):
-        policy = policy_at(world.log_ref, world.rewards(name, known, similarity=similarity), kl)
+    for world, rewards in worlds_and_rewards(name, similarity, off_topic, retriever):
+        policy = policy_at(world.log_ref, rewards, kl)
         row = dict(zip(sw.FAILURES, policy @ world.failures().to_numpy(float), strict=True))
         with np.errstate(divide="ignore"):
             log_policy = np.log(policy)
@@ -208,6 +217,29 @@ def over_questions(values: Any, key: str) -> Interval:
 def failure(name: str, kind: str, kl: float = 3.0, **settings: Any) -> Interval:
     """Return the mean probability of one failure with its interval over questions."""
     return over_questions(failure_rates(name, kl, **settings)[kind], f"{name}-{kind}")
+
+
+def wandering_saved(kl: float = 3.0) -> Interval:
+    """Return the off-topic probability under R3 minus that under LI x RP."""
+    r3, li_rp = (failure_rates(name, kl).off_topic for name in ("r3_open", "li_rp"))
+    return over_questions(r3 - li_rp, "wandering")
+
+
+def restatement_rates(kl: float = 3.0) -> tuple[float, float]:
+    """Return how often a copy stands beside content: under R3, and if trigrams of the question do not count."""
+    stricter = []
+    for world, rewards in worlds_and_rewards("qr_li", "cosine", "other"):
+        asked = rr.tokenize_words(world.prompt)
+        known = set(zip(asked, asked[1:], asked[2:], strict=False))
+        factor = []
+        for text in world.texts:
+            words = rr.tokenize_words(text)
+            grams = list(zip(words, words[1:], words[2:], strict=False))
+            factor.append(len(set(grams) - known) / len(grams))
+        policy = policy_at(world.log_ref, rewards * factor, kl)
+        stricter.append(policy @ world.failures().contains_copy.to_numpy(float))
+    plain = failure_rates("r3_open", kl).contains_copy.mean()
+    return float(plain), float(np.mean(stricter))
 
 
 def rloo_runs(

@@ -1,13 +1,15 @@
 """Let SmolLM2 tell about sixty countries and twenty things, for the preliminary study (about 5 CPU minutes).
 
-    python scripts/relevance_reward/entity_answers.py
+    python scripts/relevance_reward/entity_answers.py [--batches N]
 
 Run by ``nox -s full -- relevance_reward``. Three answers for a country and two for a thing, cut at 80 tokens; an answer
-keeps its whole sentences only. Finished batches wait in build/relevance_reward and are not sampled again.
+keeps its whole sentences only. Finished batches wait in build/relevance_reward and are not sampled again; with
+--batches a call stops after so many, and the next one goes on.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 
 import pandas as pd
@@ -36,6 +38,9 @@ def whole_sentences(text: str) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batches", type=int, default=100, help="how many to sample in this call")
+    left = parser.parse_args().batches
     entities = data.table("relevance_reward/entities")
     folder = profiles.project_root() / "build" / "relevance_reward" / "entity_answers"
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,6 +51,9 @@ def main() -> None:
             some = group.iloc[start : start + BATCH]
             file = folder / f"{kind}_{start}.parquet"
             if not file.exists():
+                if left == 0:
+                    return
+                left -= 1
                 lm = lm or load_language_model()
                 prompts = [
                     chat_prompt(lm.tokenizer, SETTINGS["prompt"].format(entity=e), system=None)
