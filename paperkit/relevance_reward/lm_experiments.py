@@ -6,6 +6,7 @@ SmolLM2-135M-Instruct with 4-bit weights, at temperature 1, without a system pro
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -16,11 +17,14 @@ import numpy as np
 import pandas as pd
 import torch
 from rapidfuzz.distance import LCSseq
+from scipy.stats import spearmanr
 
-from paperkit import models, profiles
-from paperkit.relevance_reward import rl
-from paperkit.relevance_reward.experiments import minilm
+from paperkit import data, models, profiles
+from paperkit.claims import Interval
+from paperkit.relevance_reward import experiments, price, rl, selection
+from paperkit.relevance_reward.experiments import minilm, over_questions
 from paperkit.relevance_reward.policy import LanguageModelPolicy
+from paperkit.relevance_reward.preferences import pair_features
 from paperkit.relevance_reward.reward import (
     RelevanceReward,
     Retriever,
@@ -223,12 +227,16 @@ def rl_run(
 
 
 @torch.no_grad()
-def copy_logprobs(lm: Any, asked: Sequence[str]) -> np.ndarray:
-    """Log-probability of answering each question with itself and ending, shape (N,), nats."""
+def copy_logprobs(lm: Any, asked: Sequence[str], *, request: str = "") -> np.ndarray:
+    """Log-probability of answering each question with itself and ending, shape (N,), nats.
+
+    ``request`` is added to what the model is asked, not to the copy.
+    """
     policy = (
         lm if isinstance(lm, LanguageModelPolicy) else LanguageModelPolicy(lm, **ADAPTER, seed=0)
     )
-    rollout = policy.teacher_forced(chat(asked, policy.lm), copy_tokens(asked, policy.lm))
+    prompts = chat([question + request for question in asked], policy.lm)
+    rollout = policy.teacher_forced(prompts, copy_tokens(asked, policy.lm))
     return rollout.logprobs.double().cpu().numpy()
 
 
@@ -332,6 +340,36 @@ def score_pool(pool: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([pool.reset_index(drop=True), scores], axis=1)
 
 
+def reward_model_scores(names: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+    """Scores of the reward model of notebook 2, fitted to a calibrated annotator's preferences, shape (N,)."""
+    asked = load_prompts().set_index("name").loc[list(names), "prompt"].astype(str).tolist()
+    return experiments.reward_model().score(pair_features(minilm(), asked, texts))
+
+
+def copy_prices() -> pd.DataFrame:
+    """What the copy of each open test question costs, and what it is worth.
+
+    Returns
+    -------
+    DataFrame
+        ``name``, ``question``, ``log_copy`` (nats, unmodified model, with :data:`REQUEST`), ``qr``, ``qr_li`` and
+        ``r3``: the rewards of the copy.
+    """
+    table = questions(split="test")
+    asked = table["prompt"].tolist()
+    terms = preset("r3_open", minilm()).components(asked, asked)
+    return pd.DataFrame(
+        {
+            "name": table.index,
+            "question": asked,
+            "log_copy": copy_logprobs(smollm2(), asked, request=REQUEST),
+            "qr": terms["query_relevance"],
+            "qr_li": terms["query_relevance"] * terms["length_incentive"],
+            "r3": terms["reward"],
+        }
+    )
+
+
 # ------------------------------------------------------------------------------------- policies on held-out questions
 
 HELD_OUT: dict[str, Any] = {"samples": 4, "max_new_tokens": 16, "seed": 7}
@@ -355,3 +393,272 @@ def held_out_answers(policy: LanguageModelPolicy) -> pd.DataFrame:
             )
         )  # fmt: skip
     return score_pool(pd.concat(parts, ignore_index=True))
+
+
+# ------------------------------------------------------------------------------------- claims: the price of a copy
+
+
+@cache
+def pool(query_type: str = "open") -> pd.DataFrame:
+    """The stored answers to the test questions of one type, with the rewards to select by.
+
+    Columns besides those of :func:`score_answers`: ``QR``, ``LI``, ``QR_LI``, ``R3`` (by type), ``R3_open`` (every
+    question treated as open), ``AR_RP``, ``RM``.
+    """
+    table = data.stored(CHAPTER, "pool")
+    table = table[table["name"].isin(questions(query_type=query_type).index)]
+    table = table.reset_index(drop=True)
+    by_reference = table["ar"] * table["rp"]  # the scale of F does not change the order
+    by_question = table["qr"] * table["li"] * table["rp"]
+    return table.assign(
+        QR=table["qr"],
+        LI=table["li"],
+        QR_LI=table["qr"] * table["li"],
+        R3_open=by_question,
+        AR_RP=by_reference,
+        R3=by_question if query_type == "open" else by_reference,
+        RM=table["rm"],
+    )
+
+
+def matched_betas(beta: float) -> dict[str, float]:
+    """The same price of a nat for each reward: beta times its mean over that of QR."""
+    table = pool()
+    return {name: beta * table[name].mean() / table["QR"].mean() for name in ("QR", "QR_LI", "R3")}
+
+
+def copy_probabilities(
+    name: str, beta: float, *, n: int | None = None, rewards: pd.DataFrame | None = None
+) -> np.ndarray:
+    """Probability of the copied question under the optimum of one reward, one a question.
+
+    Parameters
+    ----------
+    name : {"QR", "QR_LI", "R3"}
+    beta : float
+        In units of QR; see :func:`matched_betas`.
+    n : int, optional
+        Use only the first n samples of each question.
+    rewards : DataFrame, optional
+        Instead of the stored prices: ``name``, ``log_copy`` and the rewards of the copy.
+    """
+    samples = pool()
+    prices = data.stored(CHAPTER, "prices") if rewards is None else rewards
+    scale = matched_betas(beta)[name]
+    values = []
+    for row in prices.to_dict("records"):
+        drawn = samples.loc[samples["name"] == row["name"], name].to_numpy()[:n]
+        values.append(price.hack_probability(row["log_copy"], row[name.lower()], drawn, scale))
+    return np.array(values)
+
+
+def copy_price(name: str, beta: float = 0.01) -> Interval:
+    """Mean over questions of :func:`copy_probabilities`."""
+    return over_questions(copy_probabilities(name, beta), f"price-{name}-{beta}")
+
+
+def price_curve(betas: Sequence[float]) -> pd.DataFrame:
+    """Mean probability of the copy against beta (in units of QR) for each reward."""
+    return pd.DataFrame(
+        [
+            {"beta": beta, "reward": name, "p": float(copy_probabilities(name, beta).mean())}
+            for name in ("QR", "QR_LI", "R3")
+            for beta in betas
+        ]
+    )
+
+
+def recheck_prices() -> float:
+    """Largest difference between the stored log-probabilities of the copies and those of this build."""
+    stored = data.stored(CHAPTER, "prices")
+    now = copy_logprobs(smollm2(), stored["question"].tolist(), request=REQUEST)
+    return float(np.abs(now - stored["log_copy"]).max())
+
+
+# ----------------------------------------------------------------------------------------------- claims: selection
+
+
+def selected(reward: str, metric: str, n: int, *, query_type: str = "open") -> np.ndarray:
+    """Expected metric of the best of n answers by a reward, exactly, one a question."""
+    groups = pool(query_type).groupby("name", sort=False)
+    return np.array([selection.best_of_n(g[reward], g[metric].astype(float), n) for _, g in groups])
+
+
+def selection_difference(
+    first: str, second: str, metric: str, *, n: int = 16, query_type: str = "open"
+) -> Interval:
+    """Best of n by one reward minus best of n by another, paired by question; ``"none"`` is the plain mean."""
+    a, b = (
+        selected("QR", metric, 1, query_type=query_type)
+        if name == "none"
+        else selected(name, metric, n, query_type=query_type)
+        for name in (first, second)
+    )
+    return over_questions(a - b, f"selection-{first}-{second}-{metric}-{query_type}")
+
+
+def selection_curves(
+    rewards: Sequence[str], metric: str, sizes: Sequence[int], *, query_type: str = "open"
+) -> pd.DataFrame:
+    """Best of n against n: ``reward``, ``n``, and mean and interval over questions."""
+    rows = []
+    for reward in rewards:
+        for n in sizes:
+            values = selected(reward, metric, n, query_type=query_type)
+            interval = over_questions(values, f"curve-{reward}-{metric}-{n}-{query_type}")
+            rows.append({"reward": reward, "n": n, "interval": interval})
+    return pd.DataFrame(rows)
+
+
+def weights_error() -> float:
+    """Largest distance between :func:`~.selection.best_of_n_weights` and the count over subsets, N = 7."""
+    worst = 0.0
+    for n in range(1, 8):
+        best = [max(subset) for subset in itertools.combinations(range(7), n)]
+        counted = np.bincount(best, minlength=7) / len(best)
+        worst = max(worst, float(np.abs(selection.best_of_n_weights(7, n) - counted).max()))
+    return worst
+
+
+# ----------------------------------------------------------------------------------------------- claims: the RL runs
+
+
+@cache
+def rollouts() -> pd.DataFrame:
+    """Every answer of every stored run."""
+    return data.stored(CHAPTER, "rl_rollouts")
+
+
+def run_records() -> pd.DataFrame:
+    """One row a stored run: ``run``, ``seed``, ``scale``, ``cpu_seconds``, and log-probabilities of the copies."""
+    return pd.DataFrame(data.stored(CHAPTER, "rl_runs")["runs"])
+
+
+def last_steps(run: str, column: str) -> pd.Series:
+    """Mean of a column over the last steps of a run, one a seed."""
+    table = rollouts()
+    table = table[(table["run"] == run) & (table["step"] > table["step"].max() - LAST_STEPS)]
+    return table.groupby("seed")[column].mean()
+
+
+def copies_at_the_end(run: str) -> Interval:
+    """Share of exact copies in the last steps, all seeds, with an interval over prompts and runs."""
+    table = rollouts()
+    table = table[(table["run"] == run) & (table["step"] > table["step"].max() - LAST_STEPS)]
+    cells = table.groupby(["seed", "query"])["exact"].mean().to_numpy()
+    return over_questions(cells, f"copies-{run}")
+
+
+def collapse_price() -> float:
+    """Largest distance, over the QR runs, between the KL at the end and -mean log pi_ref(copy)."""
+    records = run_records().set_index(["run", "seed"])
+    kl = last_steps("qr", "log_ratio")
+    worth = {seed: -np.mean(records.loc[("qr", seed), "log_copy_before"]) for seed in kl.index}
+    return float(max(abs(kl[seed] - worth[seed]) for seed in kl.index))
+
+
+def words_change(run: str = "qr") -> Interval:
+    """Words an answer, last steps minus the first two, with an interval over prompts and runs."""
+    table = rollouts()
+    table = table[table["run"] == run]
+    last = table[table["step"] > table["step"].max() - LAST_STEPS]
+    cells = [
+        part.groupby(["seed", "query"])["words"].mean() for part in (last, table[table["step"] < 2])
+    ]
+    return over_questions((cells[0] - cells[1]).to_numpy(), f"words-{run}")
+
+
+def proxy_correlation(run: str) -> pd.Series:
+    """Rank correlation over steps of a run's reward and a measure it does not see, one a seed.
+
+    The measure is the similarity of the answers to the reference by :func:`second_encoder`.
+    """
+    table = rollouts()
+    table = table[table["run"] == run]
+    reward = {"qr": "qr", "r3": "r3"}[run]
+    references = load_prompts().set_index("prompt")["reference"]
+    unseen = second_encoder().relevance(
+        references.loc[table["query"]].astype(str).tolist(), table["text"].tolist()
+    )
+    means = table.assign(unseen=unseen).groupby(["seed", "step"])[[reward, "unseen"]].mean()
+    return means.groupby("seed").apply(lambda t: float(spearmanr(t[reward], t["unseen"])[0]))
+
+
+def held_out_difference(
+    first: str, second: str, metric: str, *, query_type: str = "open"
+) -> Interval:
+    """Policies on the test questions, first minus second, paired by question, runs averaged.
+
+    Parameters
+    ----------
+    first, second : str
+        ``"packaged"``, ``"start"``, ``"qr"`` or ``"r3"``; the last two are means over their runs.
+    metric : str
+        Column of :func:`score_answers`.
+    """
+    table = data.stored(CHAPTER, "held_out")
+    table = table[table["query_type"] == query_type]
+    kind = table["policy"].str.replace(r"-\d+$", "", regex=True)
+    means = table.assign(kind=kind).groupby(["kind", "name"])[metric].mean()
+    return over_questions(
+        (means.loc[first] - means.loc[second]).to_numpy(), f"held-out-{first}-{second}-{metric}"
+    )
+
+
+def trained_policy(run: str, start: models.LanguageModel) -> LanguageModelPolicy:
+    """The stored policy of a run (``"qr"`` or ``"r3"``, seed 0), on the model it started from."""
+    policy = LanguageModelPolicy(start, **ADAPTER, seed=0)
+    policy.load_adapter(_adapter(f"adapter_{run}"))
+    return policy
+
+
+def stored_start() -> models.LanguageModel:
+    """The model with the stored warm start."""
+    return starting_policy(_adapter("adapter_warm"))
+
+
+def _adapter(name: str) -> dict[str, torch.Tensor]:
+    tensors = data.stored(CHAPTER, name)
+    return {key: torch.as_tensor(value).float() for key, value in tensors.items()}
+
+
+def fresh_answers(policy: LanguageModelPolicy, run: str, *, k: int = 8) -> pd.DataFrame:
+    """New answers of a policy to the questions of the runs, under PAPERKIT_SEED."""
+    asked = trained_questions()
+    generator = torch.Generator().manual_seed(profiles.seeds(1, CHAPTER, "fresh", run)[0])
+    drawn = policy.sample(chat(asked), k, max_new_tokens=RUN["max_new_tokens"], generator=generator)
+    repeated = [question for question in asked for _ in range(k)]
+    copied = rl.copying(repeated, drawn.flat_texts)
+    return pd.DataFrame(
+        {"run": run, "question": repeated, "answer": drawn.flat_texts, "exact": copied.exact}
+    )
+
+
+def fresh_copies(start: models.LanguageModel | None = None) -> pd.DataFrame:
+    """Fresh answers of the stored QR and R3 policies."""
+    start = stored_start() if start is None else start
+    return pd.concat([fresh_answers(trained_policy(run, start), run) for run in ("qr", "r3")])
+
+
+def encoder_calls(run: str = "qr", seed: int = 0) -> float:
+    """Texts that go through the encoder over texts that the reward compares, in the log of a run."""
+    table = rollouts()
+    table = table[(table["run"] == run) & (table["seed"] == seed)]
+    cached = Retriever(CountingEncoder())
+    for _, rows in table.groupby("step"):
+        cached.relevance(rows["query"].tolist(), rows["text"].tolist())
+    return cached.encoded / (2 * len(table))
+
+
+class CountingEncoder:
+    """An encoder that embeds nothing: each text is its length."""
+
+    def encode(self, texts: Sequence[str], **_: Any) -> np.ndarray:
+        """Return (N, 1) lengths."""
+        return np.array([[1.0 + len(text)] for text in texts])
+
+
+def stochastic_claims() -> dict[str, tuple[float, Interval | None]]:
+    """The live claims of notebooks 3 and 4 that depend on PAPERKIT_SEED."""
+    table = fresh_copies().groupby("run")["exact"].mean()
+    return {"c2c7-live": (float(table["qr"] - table["r3"]), None)}

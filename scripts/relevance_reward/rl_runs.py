@@ -25,7 +25,6 @@ from paperkit.relevance_reward import lm_experiments as lab
 SCRIPT = "scripts/relevance_reward/rl_runs.py"
 STORE = profiles.project_root() / "build" / "relevance_reward" / "rl"
 ALONE = {"qr_shuffled": 2, "qr_cold": 1, "qr_li": 1}  # seeds of the runs that are controls
-SHIPPED = ("qr-0", "r3-0")  # adapters that notebook 3 loads
 
 
 def planned() -> list[tuple[str, int]]:
@@ -119,6 +118,14 @@ def export() -> None:
     data.save_stored(
         "relevance_reward", "warm_start", pd.read_parquet(STORE / "warm.parquet"), **keep
     )
+    shipped = {
+        "warm": "warm.safetensors",
+        "qr": "qr-0/adapter.safetensors",
+        "r3": "r3-0/adapter.safetensors",
+    }
+    for name, file in shipped.items():
+        tensors = {k: t.half() for k, t in models.load_checkpoint(STORE / file)[0].items()}
+        data.save_stored("relevance_reward", f"adapter_{name}", tensors, **keep)
     print(f"stored {len(finished)} of {len(planned())} runs")
 
 

@@ -3,8 +3,8 @@
     python scripts/relevance_reward/sample_pool.py
 
 Run by ``nox -s full -- relevance_reward``. Stores ``results/pool``: 64 answers to each open and 16 to each closed test
-question, at temperature 1, with every term of the reward. Finished questions are kept in ``build/`` and not
-repeated.
+question, at temperature 1, with every term of the reward, and ``results/prices``: what copying a question costs.
+Finished questions are kept in ``build/`` and not repeated.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ def main() -> None:
     ]
     table = sweeps.sweep(answers, cases, store=STORE, workers=1, description="answers")
     table = lab.score_pool(table.drop(columns=["n", "max_new_tokens", "seed"]))
-    data.save_stored(
-        "relevance_reward", "pool", table, script=SCRIPT, seeds=[0],
-        settings={"model": "SmolLM2-135M-Instruct, 4-bit weights", "temperature": 1.0,
-                  "request": lab.REQUEST, **lab.POOL},
-    )  # fmt: skip
+    table["rm"] = lab.reward_model_scores(table["name"].tolist(), table["text"].tolist())
+    keep = {"script": SCRIPT, "seeds": [0], "settings": {
+        "model": "SmolLM2-135M-Instruct, 4-bit weights", "temperature": 1.0,
+        "request": lab.REQUEST, **lab.POOL}}  # fmt: skip
+    data.save_stored("relevance_reward", "pool", table, **keep)
+    data.save_stored("relevance_reward", "prices", lab.copy_prices(), **keep)
 
 
 if __name__ == "__main__":
