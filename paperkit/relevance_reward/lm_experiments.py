@@ -549,12 +549,17 @@ def copies_at_the_end(run: str) -> Interval:
     return over_questions(cells, f"copies-{run}")
 
 
+def copy_worth(seed: int) -> float:
+    """What a copy costs the starting policy of a QR run, mean of its questions, nats."""
+    table = run_records()
+    row = table[(table["run"] == "qr") & (table["seed"] == seed)].to_dict("records")[0]
+    return -float(np.mean(row["log_copy_before"]))
+
+
 def collapse_price() -> float:
     """Largest distance, over the QR runs, between the KL at the end and -mean log pi_ref(copy)."""
-    records = run_records().set_index(["run", "seed"])
     kl = last_steps("qr", "log_ratio")
-    worth = {seed: -np.mean(records.loc[("qr", seed), "log_copy_before"]) for seed in kl.index}
-    return float(max(abs(kl[seed] - worth[seed]) for seed in kl.index))
+    return max(abs(float(value) - copy_worth(int(seed))) for seed, value in kl.items())
 
 
 def words_change(run: str = "qr") -> Interval:
@@ -662,3 +667,56 @@ def stochastic_claims() -> dict[str, tuple[float, Interval | None]]:
     """The live claims of notebooks 3 and 4 that depend on PAPERKIT_SEED."""
     table = fresh_copies().groupby("run")["exact"].mean()
     return {"c2c7-live": (float(table["qr"] - table["r3"]), None)}
+
+
+# -------------------------------------------------------------------------------------------- notebook 4: query types
+
+
+def held_out_mean(policy: str, metric: str, *, query_type: str = "open") -> Interval:
+    """Mean of a policy on the test questions of one type, see :func:`held_out_difference`."""
+    table = data.stored(CHAPTER, "held_out")
+    table = table[table["query_type"] == query_type]
+    kind = table["policy"].str.replace(r"-\d+$", "", regex=True)
+    means = table.assign(kind=kind).groupby(["kind", "name"])[metric].mean()
+    return over_questions(means.loc[policy].to_numpy(), f"held-out-{policy}-{metric}-{query_type}")
+
+
+def classify_types() -> pd.DataFrame:
+    """Leave-one-out probability that a question is closed, from its embedding.
+
+    Returns
+    -------
+    DataFrame
+        ``name``, ``prompt``, ``query_type``, ``p_closed``, ``right``.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import LeaveOneOut, cross_val_predict
+
+    table = load_prompts()
+    vectors = minilm().encode(table["prompt"].astype(str).tolist())
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    closed = (table["query_type"] == "closed").to_numpy()
+    p = cross_val_predict(
+        LogisticRegression(C=10.0, max_iter=1000),
+        vectors,
+        closed,
+        cv=LeaveOneOut(),
+        method="predict_proba",
+    )[:, 1]
+    return table[["name", "prompt", "query_type"]].assign(p_closed=p, right=(p > 0.5) == closed)
+
+
+def type_error_curve(shares: Sequence[float], *, n: int = 16) -> pd.DataFrame:
+    """Right answers to closed questions when a share of them is taken for open: exact, because it is a mixture."""
+    known, mistaken = (
+        selected(name, "correct", n, query_type="closed") for name in ("R3", "R3_open")
+    )
+    return pd.DataFrame(
+        {
+            "flipped": shares,
+            "interval": [
+                over_questions((1 - share) * known + share * mistaken, f"types-{share}")
+                for share in shares
+            ],
+        }
+    )
