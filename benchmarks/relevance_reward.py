@@ -1,10 +1,11 @@
 """The reward of a training run, and a training step, against the way one writes them first.
 
-*Reward*: the relevance of every answer in the stored logs of one QR and one R3 run. The peer encodes question and answer of each row, one
-text at a time; ours encodes each distinct text once, in the batches of a training step. *Step*: four questions, eight answers each, 16 tokens.
-The peer samples with the library's ``generate`` and scores under policy and reference by whole forward passes; ours samples from a shared
-prompt and runs only the trained blocks on the states that it kept. Adapters, questions and number of tokens are the same, and both sides
-agree on the numbers. Writes ``benchmarks/results/relevance_reward.json`` and the stored result behind claims s1 and s3.
+*Reward*: the relevance of every second step in the stored logs of one QR and one R3 run. The peer encodes question
+and answer of each row, one text at a time; ours encodes each distinct text once, in the batches of a training step.
+*Step*: four questions, eight answers each, 16 tokens. The peer samples with ``generate`` and scores under policy and
+reference by whole forward passes; ours samples from a shared prompt and runs only the trained blocks on the states
+that it kept. Adapters, questions and number of tokens are the same. Writes ``benchmarks/results/relevance_reward.json``
+and the stored result behind claims s1 and s3.
 """
 
 import time
@@ -107,7 +108,7 @@ def steps(repetitions: int = 2) -> dict:
     return {side: min(values) for side, values in rates.items()}
 
 
-def main() -> None:
+def main() -> dict:
     torch.set_num_threads(1)
     a, b = rewards(), steps()
     note = (
@@ -118,7 +119,7 @@ def main() -> None:
         row("token of an RLOO step", "generate and whole forward passes", 1e3 * b["ours"], 1e3 * b["theirs"],
             "CPU ms", f"{1 / b['ours']:.0f} against {1 / b['theirs']:.0f} tokens a second"),
     ]  # fmt: skip
-    save("relevance_reward", rows, "torch", "transformers", "peft")
+    result = save("relevance_reward", rows, "torch", "transformers", "peft")
     data.save_stored(
         "relevance_reward",
         "benchmark",
@@ -126,6 +127,7 @@ def main() -> None:
          "tokens_a_second": 1 / b["ours"]},
         script=SCRIPT, settings={"threads": 1}, seeds=[0, 1],
     )  # fmt: skip
+    return result
 
 
 if __name__ == "__main__":

@@ -559,7 +559,8 @@ def copy_worth(seed: int) -> float:
 def collapse_price() -> float:
     """Largest distance, over the QR runs, between the KL at the end and -mean log pi_ref(copy)."""
     kl = last_steps("qr", "log_ratio")
-    return max(abs(float(value) - copy_worth(int(seed))) for seed, value in kl.items())
+    seeds, values = kl.index.to_numpy(int), kl.to_numpy(float)
+    return max(abs(v - copy_worth(int(seed))) for seed, v in zip(seeds, values, strict=True))
 
 
 def words_change(run: str = "qr") -> Interval:
