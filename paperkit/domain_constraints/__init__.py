@@ -33,7 +33,6 @@ from paperkit.domain_constraints.labels import (
 )
 from paperkit.domain_constraints.laplace import NestedLaplace, nested_laplace
 from paperkit.domain_constraints.model import (
-    ApproximationWarning,
     SelectionModel,
     latent_pymc_model,
     predict,
@@ -42,6 +41,7 @@ from paperkit.domain_constraints.model import (
     pymc_model,
     replicate_counts,
 )
+from paperkit.domain_constraints.nuts import ApproximationWarning
 from paperkit.domain_constraints.rivals import (
     LogisticRisk,
     Reallocation,

@@ -999,9 +999,14 @@ def known_answer_rows() -> Rows:
 
 
 def nuts_rows(check: Mapping[str, Any] | None = None) -> Rows:
-    """Rows c2c to c2e from :func:`nuts_comparison`."""
+    """Rows c2c to c2e and c2l from :func:`nuts_comparison`."""
     check = check or nuts_comparison(seed=profiles.seeds(1, "dc", "nuts")[0])
-    keys = {"c2c-nuts": "difference", "c2d-rhat": "r_hat", "c2e-divergences": "divergences"}
+    keys = {
+        "c2c-nuts": "difference",
+        "c2d-rhat": "r_hat",
+        "c2e-divergences": "divergences",
+        "c2l-ess": "ess",
+    }
     return {claim: claims.Interval.exact(check[key]) for claim, key in keys.items()}
 
 

@@ -14,13 +14,20 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_ndtr, ndtr
 
-from paperkit.domain_constraints.laplace import nested_laplace
+from paperkit.domain_constraints.laplace import NestedLaplace, nested_laplace
+from paperkit.domain_constraints.nuts import (
+    ApproximationWarning,
+    quiet_arviz,
+    ridge_nuts,
+    run_settings,
+    with_diagnostics,
+)
 
 _LOG_2PI = np.log(2 * np.pi)
 
@@ -213,13 +220,17 @@ class HeckmanModel:
         self.mean_outcome, self.mean_sd, self.s2 = mean_outcome, mean_sd, prior_scale**2
         self.x_bar = self.X.mean(0)
 
-    def logp_and_grad(self, x: np.ndarray, t: float) -> tuple[float, np.ndarray]:
-        """Log posterior and gradient; ``x`` = beta_Y, free beta_Delta, log sigma; t = log alpha.
+    def logp_and_grad(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log posterior density up to a constant, and its gradient.
 
-        The gradient is with respect to ``x``.
+        Parameters
+        ----------
+        theta : ndarray, shape (M + F + 2,)
+            ``beta_Y``, the free entries of ``beta_Delta``, ``log sigma``, ``log alpha`` (both
+            Jacobians are included).
         """
         m = self.X.shape[1]
-        beta_y, beta_d, log_sigma = x[:m], x[m:-1], x[-1]
+        beta_y, beta_d, log_sigma, t = theta[:m], theta[m:-2], theta[-2], theta[-1]
         sigma, alpha = np.exp(log_sigma), np.exp(t)
         k = np.sqrt(1.0 + (alpha * sigma) ** 2)
         e = self.y1 - self.X1 @ beta_y
@@ -238,42 +249,88 @@ class HeckmanModel:
             + t
         )
         g0 = self.X0.T @ mills_u
-        grad = np.empty_like(x)
+        grad = np.empty_like(theta)
         grad[:m] = self.X1.T @ e / sigma**2 - alpha / k * g0 - beta_y / self.s2
-        grad[m:-1] = self.X1[:, self.free].T @ mills_c - g0[self.free] / k - beta_d / self.s2
-        dk = (alpha * sigma) ** 2 / k**2  # d log k / d log sigma
-        grad[-1] = e @ e / sigma**2 - len(e) - (mills_u @ u) * dk - sigma**2 / self.s2 + 1.0
+        grad[m:-2] = self.X1[:, self.free].T @ mills_c - g0[self.free] / k - beta_d / self.s2
+        dk = (alpha * sigma) ** 2 / k**2  # d log k / d log sigma, and / d log alpha
+        grad[-2] = e @ e / sigma**2 - len(e) - (mills_u @ u) * dk - sigma**2 / self.s2 + 1.0
+        du = -alpha * (self.X0 @ beta_y) / k - u * dk
+        grad[-1] = alpha * (mills_c @ self.y1) + mills_u @ du - alpha**2 / self.s2 + 1.0
         if self.mean_outcome is not None:
             gap = (self.x_bar @ beta_y - self.mean_outcome) / self.mean_sd
             value -= 0.5 * gap**2
             grad[:m] -= gap / self.mean_sd * self.x_bar
         return float(value), grad
 
+    def _inner(self, x: np.ndarray, t: float) -> tuple[float, np.ndarray]:
+        value, grad = self.logp_and_grad(np.append(x, t))
+        return value, grad[:-1]
+
     def hessian(self, x: np.ndarray, t: float) -> np.ndarray:
-        """Central differences of the exact gradient, made symmetric."""
+        """Second derivatives in ``theta[:-1]``: central differences of the exact gradient."""
         h = np.empty((len(x), len(x)))
         for i in range(len(x)):
             step = np.zeros(len(x))
             step[i] = 1e-5
-            h[i] = (self.logp_and_grad(x + step, t)[1] - self.logp_and_grad(x - step, t)[1]) / 2e-5
+            h[i] = (self._inner(x + step, t)[1] - self._inner(x - step, t)[1]) / 2e-5
         return 0.5 * (h + h.T)
 
-    def fit(self, *, draws: int = 1000, seed: int = 0) -> Any:
-        """Sample the posterior by nested Laplace over ``log alpha``.
+    def fit(
+        self,
+        *,
+        method: Literal["nested_laplace", "nuts"] = "nested_laplace",
+        draws: int = 1000,
+        tune: int = 500,
+        chains: int = 2,
+        seed: int = 0,
+        cores: int | None = None,
+        progress: bool | None = None,
+        straighten: bool = True,
+    ) -> Any:
+        """Sample the posterior; arguments as in :meth:`SelectionModel.fit`.
 
         Returns
         -------
         arviz.InferenceData
-            ``beta_Y``, ``beta_Delta``, ``sigma``, ``alpha``; ``pareto_k`` in the attributes.
-        """
-        from paperkit.domain_constraints.model import ApproximationWarning, _arviz
+            ``beta_Y``, ``beta_Delta``, ``beta_Delta_free``, ``sigma``, ``alpha``; ``pareto_k``, or
+            ``r_hat`` and ``divergences``, in the attributes.
 
+        Raises
+        ------
+        ValueError
+            Unknown method, or fewer than one draw, chain or core.
+
+        Warns
+        -----
+        ApproximationWarning
+            ``pareto_k > 0.7``, ``r-hat > 1.01`` or divergences.
+        """
+        if method not in ("nested_laplace", "nuts"):
+            raise ValueError(f"method must be nested_laplace or nuts, got {method!r}")
+        run = run_settings(draws, tune, chains, cores, progress)
+        result = self._laplace(draws if method == "nested_laplace" else 50, seed)
+        if method == "nuts":
+            trace = ridge_nuts(self.logp_and_grad, result, straighten=straighten, seed=seed, **run)
+            idata = self._inference_data(trace.posterior["theta"].values, method)
+            names = ["beta_Y", "beta_Delta_free", "sigma", "alpha"]
+            return with_diagnostics(idata, trace.sample_stats, names)
+        idata = self._inference_data(result.theta[None], method)
+        idata.posterior.attrs.update(pareto_k=result.pareto_k, n_eff=result.n_eff)
+        if result.pareto_k > 0.7:
+            warnings.warn(
+                f"pareto_k is {result.pareto_k:.2f} > 0.7: use method='nuts'",
+                ApproximationWarning,
+                stacklevel=2,
+            )
+        return idata
+
+    def _laplace(self, draws: int, seed: int) -> NestedLaplace:
         m = self.X.shape[1]
         start = np.zeros(m + len(self.free) + 1)
         start[:m] = np.linalg.lstsq(self.X1, self.y1, rcond=None)[0]
         start[-1] = np.log(np.std(self.y1 - self.X1 @ start[:m]))
-        result = nested_laplace(
-            self.logp_and_grad,
+        return nested_laplace(
+            self._inner,
             self.hessian,
             start,
             lower=np.log(0.01),
@@ -281,26 +338,25 @@ class HeckmanModel:
             draws=draws,
             rng=np.random.default_rng(seed),
         )
-        theta = result.theta
-        beta_d = np.zeros((draws, m))
-        beta_d[:, self.free] = theta[:, m:-2]
-        idata = _arviz().from_dict(
+
+    def _inference_data(self, theta: np.ndarray, method: str) -> Any:
+        m = self.X.shape[1]
+        beta_d = np.zeros((*theta.shape[:-1], m))
+        beta_d[..., self.free] = theta[..., m:-2]
+        idata = quiet_arviz().from_dict(
             posterior={
-                "beta_Y": theta[None, :, :m],
-                "beta_Delta": beta_d[None],
-                "sigma": np.exp(theta[None, :, -2]),
-                "alpha": np.exp(theta[None, :, -1]),
+                "beta_Y": theta[..., :m],
+                "beta_Delta": beta_d,
+                "beta_Delta_free": theta[..., m:-2],
+                "sigma": np.exp(theta[..., -2]),
+                "alpha": np.exp(theta[..., -1]),
             },
-            coords={"feature": list(range(m))},
-            dims={"beta_Y": ["feature"], "beta_Delta": ["feature"]},
+            coords={"feature": list(range(m)), "deviation": self.free.tolist()},
+            dims={
+                "beta_Y": ["feature"],
+                "beta_Delta": ["feature"],
+                "beta_Delta_free": ["deviation"],
+            },
         )
-        idata.posterior.attrs.update(
-            method="nested_laplace", pareto_k=result.pareto_k, n_eff=result.n_eff
-        )
-        if result.pareto_k > 0.7:
-            warnings.warn(
-                f"pareto_k is {result.pareto_k:.2f} > 0.7: do not trust these draws as they are",
-                ApproximationWarning,
-                stacklevel=2,
-            )
+        idata.posterior.attrs["method"] = method
         return idata

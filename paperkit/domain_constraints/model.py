@@ -31,23 +31,19 @@ from paperkit.domain_constraints.cells import (
 )
 from paperkit.domain_constraints.labels import DomainConstraints, SelectiveLabels
 from paperkit.domain_constraints.laplace import NestedLaplace, nested_laplace
+from paperkit.domain_constraints.nuts import (
+    ApproximationWarning,
+    quiet_arviz,
+    ridge_nuts,
+    run_settings,
+    with_diagnostics,
+)
 
 if TYPE_CHECKING:
     import pymc
     import xarray
 
 _LOWER, _UPPER = np.log(0.03), np.log(12.0)
-
-
-class ApproximationWarning(UserWarning):
-    """The diagnostics of a fit say that its draws should not be trusted as they are."""
-
-
-def _arviz() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        import arviz
-    return arviz
 
 
 class SelectionModel:
@@ -227,7 +223,8 @@ class SelectionModel:
         tune: int = 500,
         chains: int = 2,
         seed: int = 0,
-        progress: bool = False,
+        cores: int | None = None,
+        progress: bool | None = None,
         straighten: bool = True,
     ) -> Any:
         """Sample the posterior.
@@ -243,8 +240,11 @@ class SelectionModel:
             Draws kept per chain, warm-up draws and chains (the last two for NUTS).
         seed : int
             Seed of the sampler.
-        progress : bool
-            Show nutpie's progress bar.
+        cores : int, optional
+            Chains that run side by side; default: the workers of :mod:`paperkit.profiles`. The
+            draws do not depend on it.
+        progress : bool, optional
+            Show nutpie's progress bar; default: if somebody is watching.
         straighten : bool
             Let NUTS move along the curved ridge of modes over the scale (a change of variables,
             so the target is the same). Without it the thin surface of a known prevalence makes
@@ -259,7 +259,7 @@ class SelectionModel:
         Raises
         ------
         ValueError
-            Unknown method, or fewer than one draw or chain.
+            Unknown method, or fewer than one draw, chain or core.
 
         Warns
         -----
@@ -268,18 +268,10 @@ class SelectionModel:
         """
         if method not in ("nested_laplace", "nuts", "pymc"):
             raise ValueError(f"method must be nested_laplace, nuts or pymc, got {method!r}")
-        if draws < 1 or chains < 1 or tune < 1:
-            raise ValueError("draws, tune and chains must be at least 1")
+        run = run_settings(draws, tune, chains, cores, progress)
         if method == "nested_laplace":
             idata = self._fit_laplace(draws, seed)
         else:
-            run: dict[str, Any] = {
-                "draws": draws,
-                "tune": tune,
-                "chains": chains,
-                "cores": 1,
-                "progress_bar": progress,
-            }
             idata = (
                 self._fit_nuts(straighten, seed, **run)
                 if method == "nuts"
@@ -328,59 +320,8 @@ class SelectionModel:
         return value, grad[:-1]
 
     def _fit_nuts(self, straighten: bool, seed: int, **run: Any) -> Any:
-        import nutpie
-        from nutpie.compiled_pyfunc import from_pyfunc
-        from scipy.interpolate import CubicSpline
-
-        k = self.n_parameters
         rough = self._laplace(50, seed)
-        curve = CubicSpline(rough.grid, rough.modes)
-        slope = curve.derivative()
-        best = int(np.argmax(rough.log_marginal))
-        low, high = rough.grid[0], rough.grid[-1]
-
-        def to_theta(v: np.ndarray) -> np.ndarray:
-            # x = mode(t) + root z follows the ridge; the map has a constant Jacobian
-            t = v[-1]
-            at = curve(min(max(t, low), high)) if straighten else rough.modes[best]
-            return np.append(at + rough.root @ v[:-1], t)
-
-        def logp(v: np.ndarray) -> tuple[float, np.ndarray]:
-            v = np.asarray(v, float)
-            value, grad = self.logp_and_grad(to_theta(v))
-            out = np.append(rough.root.T @ grad[:-1], grad[-1])
-            if straighten and low < v[-1] < high:
-                out[-1] += slope(v[-1]) @ grad[:-1]
-            return value, out
-
-        def make_logp() -> Any:
-            return logp
-
-        def make_expand(*_args: Any, **_kwargs: Any) -> Any:
-            return lambda v, **_k: {"theta": to_theta(np.asarray(v, float))}
-
-        def initial(chain_seed: int) -> np.ndarray:
-            rng = np.random.default_rng([seed, int(chain_seed) % 2**32])
-            start = 0.3 * rng.standard_normal(k)
-            start[-1] += rough.grid[best]
-            return start
-
-        compiled = from_pyfunc(
-            k,
-            make_logp,
-            make_expand,
-            [np.dtype("float64")],
-            [(k,)],
-            ["theta"],
-            make_initial_point_fn=initial,
-        )
-        trace = nutpie.sample(
-            compiled,
-            seed=seed,
-            low_rank_modified_mass_matrix=straighten,
-            target_accept=0.95,
-            **run,
-        )
+        trace = ridge_nuts(self.logp_and_grad, rough, straighten=straighten, seed=seed, **run)
         theta = trace.posterior["theta"].values
         return self._chains_data(theta, trace.sample_stats, "nuts")
 
@@ -402,30 +343,10 @@ class SelectionModel:
         return self._chains_data(theta, trace.sample_stats, "pymc")
 
     def _chains_data(self, theta: np.ndarray, sample_stats: Any, method: str) -> Any:
-        az = _arviz()
         idata = self._inference_data(theta, method)
-        idata.add_groups({"sample_stats": sample_stats})
-        free = {"beta_Y": None, "sigma" if self.sigma is None else "alpha": None}
-        rhat = (
-            float(
-                max(
-                    float(az.rhat(idata.posterior[[name]])[name].max())
-                    for name in [*free, "beta_Delta_free"]
-                )
-            )
-            if idata.posterior.sizes["chain"] > 1
-            else float("nan")
-        )
-        divergences = int(idata.sample_stats["diverging"].sum())
-        idata.posterior.attrs["r_hat"] = rhat
-        idata.posterior.attrs["divergences"] = divergences
-        if rhat > 1.01 or divergences:
-            warnings.warn(
-                f"NUTS: r-hat {rhat:.3f}, {divergences} divergences; run longer chains",
-                ApproximationWarning,
-                stacklevel=4,
-            )
-        return idata
+        scale = "sigma" if self.sigma is None else "alpha"
+        names = ["beta_Y", "beta_Delta_free", scale]
+        return with_diagnostics(idata, sample_stats, names, stacklevel=5)
 
     def unpack(self, theta: np.ndarray) -> dict[str, np.ndarray]:
         """Split parameter vectors of shape (..., M + F + 1) into named, full-length arrays."""
@@ -454,7 +375,7 @@ class SelectionModel:
                 prevalence[c, s] = self._p_positive(a[c, s], float(parts["sigma"][c, s])) @ share
         parts["prevalence"] = prevalence
         names = list(self.data.names)
-        idata = _arviz().from_dict(
+        idata = quiet_arviz().from_dict(
             posterior=parts,
             coords={"feature": names, "deviation": [names[j] for j in self.free]},
             dims={

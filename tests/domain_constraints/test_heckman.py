@@ -45,12 +45,30 @@ def test_gradient():
     model = dc.HeckmanModel(
         sim.X, sim.tested, sim.outcome, mean_outcome=sim.prevalence, deviation_features=[1]
     )
-    x = np.random.default_rng(0).normal(0, 0.5, 8)
-    value, grad = model.logp_and_grad(x, -0.5)
+    theta = np.append(np.random.default_rng(0).normal(0, 0.5, 8), -0.5)
+    value, grad = model.logp_and_grad(theta)
     assert np.isfinite(value)
-    for i, e in enumerate(np.eye(8) * 1e-6):
-        slope = (model.logp_and_grad(x + e, -0.5)[0] - model.logp_and_grad(x - e, -0.5)[0]) / 2e-6
+    for i, e in enumerate(np.eye(9) * 1e-6):
+        slope = (model.logp_and_grad(theta + e)[0] - model.logp_and_grad(theta - e)[0]) / 2e-6
         assert grad[i] == pytest.approx(slope, rel=1e-4, abs=1e-2)
+
+
+def test_nuts_agrees_with_nested_laplace_in_a_heckman_model():
+    sim = dc.simulate_heckman(3, n=300)
+    model = dc.HeckmanModel(
+        sim.X, sim.tested, sim.outcome, mean_outcome=sim.prevalence, deviation_features=[1]
+    )
+    nuts = model.fit(method="nuts", draws=600, tune=400, seed=3).posterior
+    fast = model.fit(draws=4000, seed=3).posterior
+    assert nuts.attrs["divergences"] == 0
+    assert nuts.attrs["r_hat"] < 1.05
+    for name in ("beta_Y", "beta_Delta_free", "sigma"):
+        mean, sd = fast[name].mean(("chain", "draw")), fast[name].std(("chain", "draw"))
+        assert float((np.abs(nuts[name].mean(("chain", "draw")) - mean) / sd).max()) < 0.25
+    with pytest.raises(ValueError, match="method"):
+        model.fit(method="pymc")
+    with pytest.raises(ValueError, match="draws"):
+        model.fit(draws=0)
 
 
 def test_mroz_reproduces_the_published_fit():

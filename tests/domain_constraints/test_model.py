@@ -162,6 +162,30 @@ def test_nuts_agrees_and_reports():
     assert out["fast"].posterior.attrs["pareto_k"] < 0.7
 
 
+def test_cores_follow_the_machine_and_change_no_draw(small, monkeypatch):
+    from paperkit.domain_constraints.nuts import run_settings
+
+    monkeypatch.setenv("PAPERKIT_WORKERS", "3")
+    assert run_settings(10, 10, 2, None, None)["cores"] == 2
+    assert run_settings(10, 10, 4, None, None)["cores"] == 3
+    assert run_settings(10, 10, 4, 1, True) == {
+        "draws": 10,
+        "tune": 10,
+        "chains": 4,
+        "cores": 1,
+        "progress_bar": True,
+    }
+    assert run_settings(10, 10, 2, None, None)["progress_bar"] is False  # nobody watches a test
+    with pytest.raises(ValueError, match="cores"):
+        run_settings(10, 10, 2, 0, None)
+    model = SelectionModel(small.labels())
+    one, two = (
+        model.fit(method="nuts", draws=30, tune=60, seed=1, cores=c).posterior["beta_Y"]
+        for c in (1, 2)
+    )
+    np.testing.assert_array_equal(one, two)
+
+
 def test_recovery_in_a_large_population():
     sim = simulate_bernoulli_sigmoid(21, n=20_000, m=3)
     known = DomainConstraints(prevalence=sim.prevalence, deviation_features=[1])
