@@ -54,7 +54,7 @@ def race() -> list[dict]:
         return nutpie.sample(compiled[name], seed=SEED, progress_bar=False, **size, **chains)
 
     def kernel(size):
-        return model.fit(method="nuts", chains=2, seed=SEED, **size)
+        return model.fit(method="nuts", seed=SEED, **size, **chains)
 
     calls = {
         "latent Z, PyMC default NUTS": default,

@@ -401,3 +401,18 @@ def stages(table: pd.DataFrame, truth: pd.DataFrame) -> Any:
     axes[0].set_ylabel("p(unfavourable | not flagged)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
+
+
+def growth(table: pd.DataFrame) -> Any:
+    """Seconds of a gradient against the number of people, grouped and one row a person."""
+    figure, ax = _axes(figsize=(7, 3.8))
+    for name, label, colour in (
+        ("ungrouped", "one row for each person", COLOURS["u"]),
+        ("grouped", "one row for each kind of person", COLOURS["b"]),
+    ):
+        seconds = np.array(table[name].tolist()) * 1e3
+        ax.loglog(table["people"], seconds.mean(1), marker="o", color=colour, label=label)
+        ax.fill_between(table["people"], seconds.min(1), seconds.max(1), color=colour, alpha=0.3)
+    ax.set(xlabel="people", ylabel="CPU time of a gradient (ms)")
+    ax.legend()
+    return figure

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from paperkit import profiles
 from paperkit.domain_constraints.laplace import NestedLaplace
@@ -79,7 +80,6 @@ def ridge_nuts(
     """
     import nutpie
     from nutpie.compiled_pyfunc import from_pyfunc
-    from scipy.interpolate import CubicSpline
 
     k = rough.modes.shape[1] + 1
     curve = CubicSpline(rough.grid, rough.modes)
