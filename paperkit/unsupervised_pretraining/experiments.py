@@ -271,13 +271,15 @@ def measured_crossover(
     return bootstrap(crossing, draws, n_draws=N_BOOT, method="percentile", rng=rng)
 
 
-def crossover_deviation(n_draws: int, rng: np.random.Generator) -> tuple[Interval, pd.DataFrame]:
-    """Largest relative deviation of measured from predicted m* over four spectra, n = 40 d = 1600."""
+def crossover_deviation(
+    n_draws: int, rng: np.random.Generator, n: int = 1600
+) -> tuple[Interval, pd.DataFrame]:
+    """Largest relative deviation of measured from predicted m* over four spectra (d = 40)."""
     rows, deviations = [], []
     for spectrum in CROSSOVER_SPECTRA:
         task = FactorTask.diagonal(spectrum, [0.5] * 4, dimension=40)
-        found = measured_crossover(task, 1600, n_draws, rng)
-        predicted = float(task.crossover(1600))
+        found = measured_crossover(task, n, n_draws, rng)
+        predicted = float(task.crossover(n))
         rows.append(
             {
                 "spectrum": spectrum,
@@ -358,6 +360,19 @@ def complexity_rank(n_draws: int, rng: np.random.Generator) -> tuple[Interval, F
         ],
         axis=1,
     )
+    return ratio_of_means(draws[:, 3], draws[:, 0], rng), draws
+
+
+def complexity_head(n_draws: int, rng: np.random.Generator) -> tuple[Interval, FloatArray]:
+    """n-term over tau^2 at r = 8 over that at r = 1 (d = 10, lambda^2 = 2, n = 1000), and draws (S, 4).
+
+    Divided by the risk tau^2 of the best predictor, which grows with r, too.
+    """
+    columns = []
+    for r in (1, 2, 4, 8):
+        task = FactorTask.diagonal([2.0] * r, rank_coefficients(r).tolist(), dimension=10)
+        columns.append(head_term(task, [1000], n_draws, rng)[:, 0] / task.squared_bayes_risk)
+    draws = np.stack(columns, axis=1)
     return ratio_of_means(draws[:, 3], draws[:, 0], rng), draws
 
 
