@@ -60,6 +60,22 @@ def test_chain_without_rotation_alignment(monkeypatch):
     )
 
 
+def law_distance():
+    task, draws = experiments.base_task(), rng()
+    terms = experiments.chain(task, M_VALUES, 60, draws)
+    return experiments.hellinger_deviation(task, terms, M_VALUES, draws)
+
+
+def test_likelihood_that_forgets_the_noise_of_x(monkeypatch):
+    fit = factor.fit_ppca
+    both(
+        "c1-hellinger",
+        law_distance,
+        lambda patch: patch.setattr(factor, "fit_ppca", lambda S, r: fit(S, r, 1e-9)),
+        monkeypatch,
+    )
+
+
 def kappa():
     task, draws = experiments.base_task(), rng()
     return experiments.kappa_ratio(
@@ -101,6 +117,86 @@ def test_pretraining_that_ignores_the_unlabelled_rows(mutant, monkeypatch):
     )
 
 
+def head_constant():
+    task, draws, n_values = experiments.base_task(), rng(), [30, 100, 300]
+    found = experiments.head_term(task, n_values, 2000, draws)
+    return experiments.worst_deviation(found, task.law(np.inf, n_values), draws)
+
+
+def test_risk_that_forgets_the_covariance_of_x(monkeypatch):
+    def plain(task, weights, loss="squared", clip=None):
+        return ((weights - task.optimal_weights) ** 2).sum(axis=-1)
+
+    both(
+        "c2-constant-n",
+        head_constant,
+        lambda patch: patch.setattr(factor, "excess_risk", plain),
+        monkeypatch,
+    )
+
+
+def all_of_x(task, n_values, n_draws, rng):
+    everything = np.broadcast_to(np.eye(task.dimension), (n_draws, task.dimension, task.dimension))
+    return np.stack(
+        [
+            factor.downstream_excess(
+                task, n, n_draws, rng, methods=("pretrained",), subspaces=everything
+            )["pretrained"]
+            for n in n_values
+        ],
+        axis=1,
+    )
+
+
+def test_a_head_on_all_of_x_does_not_grow_with_the_factors(monkeypatch):
+    both(
+        "c5-head",
+        lambda: experiments.complexity_head(2000, rng())[0],
+        lambda patch: patch.setattr(experiments, "head_term", all_of_x),
+        monkeypatch,
+    )
+
+
+def additive_law():
+    task, draws = experiments.base_task(), rng()
+    found = experiments.both_terms(task, [300, 3000, 100_000], [30, 300], 500, draws)
+    law = task.law(np.array([300, 3000, 100_000])[:, None], np.array([30, 300]))
+    return experiments.worst_deviation(found.reshape(500, -1), law.ravel(), draws)
+
+
+def ruled_out_directions():
+    draws = rng()
+    found, law = experiments.complexity_phi(200, draws)
+    return experiments.worst_deviation(found, law, draws)
+
+
+@pytest.mark.parametrize(
+    ("claim", "measure"), [("c2-law", additive_law), ("c5-phi", ruled_out_directions)]
+)
+def test_twice_the_unlabelled_rows_that_were_declared(claim, measure, monkeypatch):
+    found = factor.pretraining_draws
+    both(
+        claim,
+        measure,
+        lambda patch: patch.setattr(
+            factor, "pretraining_draws", lambda task, m, *rest, **kept: found(task, 2 * m, *rest)
+        ),
+        monkeypatch,
+    )
+
+
+def test_a_representation_that_keeps_all_of_x(monkeypatch):
+    def everything(task, m, n_draws, rng, **_):
+        return np.broadcast_to(np.eye(task.dimension), (n_draws, task.dimension, task.dimension))
+
+    both(
+        "c5-psi",
+        lambda: experiments.complexity_psi(500, rng())[0],
+        lambda patch: patch.setattr(factor, "pretraining_draws", everything),
+        monkeypatch,
+    )
+
+
 def gain():
     draws = rng()
     frame = experiments.against_baselines(experiments.base_task(), 100_000, [50, 100], 60, draws)
@@ -130,7 +226,12 @@ def test_crossover_with_the_wrong_price_of_a_direction(monkeypatch):
         wrong = property(lambda task: float((task.coefficients**2 / (1 + task.signal)).sum()))
         patch.setattr(factor.FactorTask, "head_variance", wrong)
 
+    def few_labels():
+        return experiments.crossover_deviation(500, rng(), n=400)[0]
+
+    assert held("c4-few-labels", few_labels()) is True
     both("c4-crossover", lambda: experiments.crossover_deviation(60, rng())[0], mutate, monkeypatch)
+    assert held("c4-few-labels", few_labels()) is False
 
 
 def test_rank_growth_vanishes_at_fixed_head_norm(monkeypatch):
@@ -159,6 +260,40 @@ def test_fixed_signal_has_no_root_rate(monkeypatch):
         ),
         monkeypatch,
     )
+
+
+def leading_direction(rows, *_, **__):
+    return np.linalg.eigh(rows.T @ rows)[1][:, -1]
+
+
+@pytest.mark.parametrize(
+    ("claim", "mutate"),
+    [
+        (
+            "c7-constant",
+            lambda patch: patch.setattr(mixture, "fit_symmetric_mixture", leading_direction),
+        ),
+        (
+            "c7-exchange",
+            lambda patch: patch.setattr(
+                experiments,
+                "labelled_means",
+                lambda s, n, d, noise, *rest, clean=experiments.labelled_means: clean(
+                    s, n, d, 0.0, *rest
+                ),
+            ),
+        ),
+    ],
+    ids=["principal direction in place of the maximum", "labels that nobody flipped"],
+)
+def test_two_components(claim, mutate, monkeypatch):
+    def constant():
+        return experiments.mixture_constants(200, rng())[0]
+
+    def exchange():
+        return experiments.exchange_rates(150, rng())[0]
+
+    both(claim, constant if claim == "c7-constant" else exchange, mutate, monkeypatch)
 
 
 def component_slope():
@@ -239,6 +374,27 @@ def test_shuffled_signs_teach_nothing(monkeypatch):
     assert (found > 10 * contrastive_excess(1.0, 10, [0.5, 0.5], 2000)).all()
 
 
+def pair_constant():
+    draws = rng()
+    ratio = experiments.linear_contrastive([5000], 80, draws)[:, 0]
+    return experiments.mean_interval(ratio / contrastive_excess(1.0, 10, [0.5, 0.5], 5000), draws)
+
+
+def test_pairs_without_their_likelihood(monkeypatch):
+    """The spectral start of the fit has the right rate, but not the constant of the maximum."""
+
+    def start(X, X_pair, sign, rank, **_):
+        cross = (X * sign[:, None]).T @ X_pair
+        return np.linalg.eigh(cross + cross.T)[1][:, ::-1][:, :rank].T
+
+    both(
+        "c10-constant",
+        pair_constant,
+        lambda patch: patch.setattr(contrastive, "fit_linear_encoder", start),
+        monkeypatch,
+    )
+
+
 def test_informative_world_is_not_flat():
     """The claim of no help must fail where the unlabelled law does know the representation."""
 
@@ -252,6 +408,35 @@ def test_informative_world_is_not_flat():
 
     assert held("c11-invariance", ratio([3.0, 3.0])) is True
     assert held("c11-invariance", ratio([6.0, 1.0])) is False
+
+
+def test_a_halfspace_that_the_data_do_show(monkeypatch):
+    """A slightly longer first axis gives the hyperplane away, and the excess falls."""
+    sample = counterexamples.sample_second_moments
+
+    def longer(covariance, *rest):
+        return sample(covariance + 0.1 * np.diag(np.eye(len(covariance))[0]), *rest)
+
+    def ratio():
+        draws = rng()
+        large, small = (
+            counterexamples.halfspace_excess(m, 10, 0.1, 1000, draws) for m in (10**6, 1000)
+        )
+        return experiments.ratio_of_means(large, small, draws)
+
+    both(
+        "c11-halfspace",
+        ratio,
+        lambda patch: patch.setattr(counterexamples, "sample_second_moments", longer),
+        monkeypatch,
+    )
+
+
+def test_the_right_noise_model_has_another_limit():
+    found = experiments.wrong_noise(6.0, [20_000], 12, rng())
+    for model, expected in (("equal", True), ("right", False)):
+        ratio = experiments.mean_interval(found[model][:, 0] / found["limit"], rng())
+        assert held("c13-limit", ratio) is expected
 
 
 def test_two_squares_at_a_tiny_tilt_stay_unknown():

@@ -16,6 +16,8 @@ from paperkit.unsupervised_pretraining import (
     informative_from,
     joint_covariance,
     local_kappa,
+    pretraining_draws,
+    representation_excess,
     sample_second_moments,
     theorem_bound,
     total_variation_bound,
@@ -131,6 +133,16 @@ def test_worst_signal_curve_is_continuous_at_the_transition():
     below, above = worst_signal_excess([s * 0.9999, s * 1.0001], 2000, 20)
     assert above == pytest.approx(below, rel=1e-3)
     assert below == pytest.approx(s / (1 + s), rel=1e-3)
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.5])
+def test_worst_signal_curve_against_simulation(strength):
+    """Below the transition the factor is lost, above it found as well as the limit says (d = 80)."""
+    m, d = 20_000, 80  # transition at 0.063
+    task = FactorTask.diagonal([strength], [1.0], dimension=d)
+    draws = pretraining_draws(task, m, 60, np.random.default_rng(5))
+    found = representation_excess(task, draws).mean()
+    assert found == pytest.approx(float(worst_signal_excess([strength], m, d)[0]), rel=0.12)
 
 
 @pytest.mark.parametrize("m", [1, 2, 5, 8])
