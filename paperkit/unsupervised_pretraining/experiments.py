@@ -282,7 +282,7 @@ def crossover_deviation(
         predicted = float(task.crossover(n))
         rows.append(
             {
-                "spectrum": spectrum,
+                "λ²": ", ".join(f"{signal:g}" for signal in spectrum),
                 "predicted": predicted,
                 "measured": found.estimate,
                 "low": found.low,
@@ -293,7 +293,7 @@ def crossover_deviation(
         value = abs(found.estimate / predicted - 1)
         low, high = min([*ends, value]), max([*ends, value])
         deviations.append(Interval(value, low, high, found.level, found.n, found.method))
-    return farthest(deviations, 0.0), pd.DataFrame(rows)
+    return farthest(deviations, 0.0), pd.DataFrame(rows).set_index("λ²")
 
 
 def crossover_dimensions(n_draws: int, rng: np.random.Generator) -> tuple[Interval, pd.DataFrame]:
@@ -303,7 +303,7 @@ def crossover_dimensions(n_draws: int, rng: np.random.Generator) -> tuple[Interv
         star = measured_crossover(base_task(d), 40 * d, n_draws, rng)
         found.append({"d": d, "rate": star.estimate / (40 * d), "low": star.low / (40 * d),
                       "high": star.high / (40 * d)})  # fmt: skip
-    table = pd.DataFrame(found)
+    table = pd.DataFrame(found).set_index("d")
     ratio = float(table.rate.max() / table.rate.min())
     low = max(1.0, float(table.low.max() / table.high.min()))
     return Interval(ratio, min(low, ratio), float(table.high.max() / table.low.min()), 0.95,

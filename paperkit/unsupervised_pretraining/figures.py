@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from paperkit.claims import Interval
 from paperkit.plotting import METHOD_COLOURS
 from paperkit.unsupervised_pretraining import counterexamples, mixture
 from paperkit.unsupervised_pretraining.factor import FactorTask, factor_sweep
@@ -62,7 +63,15 @@ def surface_frames(table: pd.DataFrame) -> tuple[list[list[Any]], list[str]]:
                     zmax=0,
                     colorscale="Viridis",
                     showscale=k == 0,
-                    colorbar={"title": {"text": "log10 excess"}},
+                    colorbar={
+                        "title": {"text": "excess risk", "side": "top"},
+                        "tickvals": [-4, -3, -2, -1, 0],
+                        "ticktext": ["10⁻⁴", "10⁻³", "10⁻²", "10⁻¹", "1"],
+                        "orientation": "h",
+                        "yanchor": "bottom",
+                        "y": 1.07,
+                        "thickness": 12,
+                    },
                     **axes,
                 )
             )
@@ -81,6 +90,49 @@ def surface_frames(table: pd.DataFrame) -> tuple[list[list[Any]], list[str]]:
         frames.append(traces)
         labels.append(f"{strength:g}")
     return frames, labels
+
+
+def surface_layout(ranks: Sequence[int] = SURFACE_RANKS) -> Any:
+    """Layout of `surface_frames`: two rows of panels, the scale above them, ticks in plain numbers."""
+    from plotly.subplots import make_subplots
+
+    layout = make_subplots(
+        2, 2, subplot_titles=[f"r = {r}" for r in ranks], shared_xaxes=True, shared_yaxes=True,
+        vertical_spacing=0.1, horizontal_spacing=0.06,
+    ).layout  # fmt: skip
+    layout.update(height=600, showlegend=False, margin={"l": 10, "r": 10, "t": 110, "b": 10})
+    layout.xaxis3.title = layout.xaxis4.title = "labels n"
+    layout.yaxis.title = layout.yaxis3.title = "unlabelled rows m"
+    for k in ("", "2", "3", "4"):
+        layout[f"xaxis{k}"].update(_decades(2, 3))
+        layout[f"yaxis{k}"].update(_decades(2, 5))
+    return layout
+
+
+def two_panels(titles: Sequence[str], x_titles: Sequence[str]) -> Any:
+    """Layout of two panels whose vertical axes are named above them, where a phone has room."""
+    from plotly.subplots import make_subplots
+
+    layout = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.14).layout
+    layout.update(height=380, showlegend=False)
+    layout.xaxis.title, layout.xaxis2.title = x_titles
+    for title in layout.annotations:
+        title.font.size = 13
+    return layout
+
+
+def _decades(first: int, last: int) -> dict[str, Any]:
+    """Ticks of an axis in log10 units, written as numbers."""
+    texts = {1: "10", 2: "100", 3: "1,000", 4: "10⁴", 5: "10⁵"}
+    exponents = list(range(first, last + 1))
+    return {"tickvals": exponents, "ticktext": [texts[k] for k in exponents], "tickangle": 0}
+
+
+def dots(ax: Any, x: Any, intervals: Sequence[Interval], *, label: str) -> Any:
+    """Draw estimates as dots with their intervals as bars; returns the colour."""
+    middle, low, high = np.array([(f.estimate, f.low, f.high) for f in intervals]).T
+    bars = np.maximum([middle - low, high - middle], 0)
+    return ax.errorbar(x, middle, bars, fmt="o", label=label).lines[0].get_color()
 
 
 def envelope_animation(m_values: Any, dimension: int) -> Any:
@@ -117,6 +169,13 @@ def envelope_animation(m_values: Any, dimension: int) -> Any:
     return FuncAnimation(fig, draw, frames=len(curves), init_func=lambda: [], interval=400)
 
 
+def tilt_layout() -> Any:
+    """Layout of `tilt_frames`."""
+    layout = two_panels(["density", "excess error rate"], ["x1", "unlabelled points m"])
+    layout.xaxis2.update(_decades(1, 4))
+    return layout
+
+
 def tilt_frames(deltas: Any, label_noise: float = 0.0) -> tuple[list[list[Any]], list[str]]:
     """Traces of the two-squares figure: the density across the square, and the excess against m."""
     import plotly.graph_objects as go
@@ -136,6 +195,13 @@ def tilt_frames(deltas: Any, label_noise: float = 0.0) -> tuple[list[list[Any]],
         )  # fmt: skip
         labels.append(f"{delta:g} (kappa {1 / (2 * delta):.0f})")
     return frames, labels
+
+
+def separation_layout() -> Any:
+    """Layout of `separation_frames`."""
+    layout = two_panels(["density", "boundaries found"], ["along u", "along u"])
+    layout.xaxis2.range, layout.yaxis2.range = [-4, 4], [-2, 2]
+    return layout
 
 
 def separation_frames(

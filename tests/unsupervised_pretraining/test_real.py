@@ -2,12 +2,14 @@
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
 
+from paperkit.claims import Interval
 from paperkit.unsupervised_pretraining import figures, images, real
 
 
@@ -45,6 +47,35 @@ def test_confusion_matrices_are_shares_in_their_own_panels():
     assert frames[0][0].text.tolist() == (100 * np.eye(3)).tolist()
     assert [title.text for title in layout.annotations] == ["mixture", "shrunk<br>LDA"]
     assert layout.xaxis.domain[1] < layout.xaxis2.domain[0]
+
+
+def test_panels_name_their_axes_above_them_and_ticks_in_numbers():
+    layout = figures.two_panels(["left", "right"], ["x", "m"])
+    assert [title.text for title in layout.annotations] == ["left", "right"]
+    assert (layout.xaxis.title.text, layout.xaxis2.title.text) == ("x", "m")
+    assert layout.yaxis.title.text is None
+    surface = figures.surface_layout((1, 2, 4, 8))
+    assert surface.yaxis3.ticktext[0] == "100"
+    assert surface.xaxis3.tickvals[0] == 2
+    table = pd.DataFrame(
+        [
+            {"r": r, "signal": 1.0, "m": m, "n": n, "excess": 0.1}
+            for r in (1, 2) for m in (30, 1000) for n in (50, 500)
+        ]
+    )  # fmt: skip
+    frames, labels = figures.surface_frames(table)
+    assert labels == ["1"]
+    assert [trace.type for trace in frames[0]] == ["heatmap", "scatter"] * 2
+    assert [trace.showscale for trace in frames[0][::2]] == [True, False]
+
+
+def test_dots_carry_their_intervals():
+    fig, ax = plt.subplots()
+    colour = figures.dots(ax, [1, 2], [Interval(1, 0.5, 3, 0.95, 9, "any")] * 2, label="a")
+    ends = ax.containers[0].lines[2][0].get_segments()
+    assert [segment[:, 1].tolist() for segment in ends] == [[0.5, 3.0]] * 2
+    assert colour == ax.containers[0].lines[0].get_color()
+    plt.close(fig)
 
 
 def test_the_worst_strength_moves_left_and_down():
