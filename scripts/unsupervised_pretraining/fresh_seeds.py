@@ -105,7 +105,7 @@ def main(first: int = 1, last: int = N_SEEDS) -> None:
             dict(sorted(table.items())),
             script=SCRIPT,
             settings={"first_seed": FIRST_SEED, "claims": sorted(table)},
-            seeds=range(1, max(FIRST_SEED.values()) + N_SEEDS),
+            seeds=sorted({start + k for start in FIRST_SEED.values() for k in range(N_SEEDS)}),
         )
 
 
