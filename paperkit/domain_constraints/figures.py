@@ -43,6 +43,23 @@ def _axes(*shape: int, **settings: Any) -> Any:
     return plt.subplots(*shape, layout="constrained", **settings)
 
 
+def _grid(panels: int, *, columns: int, **settings: Any) -> Any:
+    """Return a figure and one axis a panel, in rows that a phone can show."""
+    rows = -(-panels // columns)
+    size = (7, 0.6 + 2.2 * rows)
+    figure, axes = _axes(rows, columns, figsize=size, squeeze=False, **settings)
+    for ax in axes.flat[panels:]:
+        ax.remove()
+    return figure, axes.flat[:panels]
+
+
+def symbol(name: str) -> str:
+    """``beta_Delta_1`` as it is written in the text: ``β_Δ, 1``."""
+    letter = name.replace("beta_", "β_").replace("Delta", "Δ").replace("sigma", "σ")
+    head, _, index = letter.rpartition("_")
+    return f"{head}, {index}" if index.isdigit() else letter
+
+
 def who_is_tested(sim: Any, *, show: int = 1500) -> Any:
     """Scatter of the recorded risk against the unobservable, tested people marked."""
     figure, ax = _axes(figsize=(7, 4))
@@ -54,7 +71,7 @@ def who_is_tested(sim: Any, *, show: int = 1500) -> Any:
     ):
         ax.scatter(a[mask], sim.z[:show][mask], s=9, alpha=0.6, color=colour, label=label)
     ax.set(xlabel="recorded part of the risk, X'β (log-odds)", ylabel="unobservable Z (log-odds)")
-    ax.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2, markerscale=3)
     return figure
 
 
@@ -209,9 +226,9 @@ def prior_grid(tables: Mapping[float, pd.DataFrame]) -> Any:
 def predictive_shares(table: pd.DataFrame) -> Any:
     """Observed shares of the visible cells by feature over the replicates' 95 % intervals."""
     features = list(dict.fromkeys(table["feature"]))
-    figure, axes = _axes(1, len(features), figsize=(9, 3.4), sharey=True, squeeze=False)
+    figure, axes = _grid(len(features), columns=2, sharey=True)
     colours = dict(zip(table["cell"].unique(), ("vermillion", "blue", "grey"), strict=True))
-    for ax, feature in zip(axes[0], features, strict=True):
+    for ax, feature in zip(axes, features, strict=True):
         for i, (cell, colour) in enumerate(colours.items()):
             rows = table[(table.feature == feature) & (table.cell == cell)]
             x = rows["bin"] + 1 + 0.22 * (i - 1)
@@ -221,8 +238,9 @@ def predictive_shares(table: pd.DataFrame) -> Any:
             ax.plot(x, rows["observed"], "o", color=METHOD_COLOURS[colour], label=cell, ms=3)
         ax.set_xticks(sorted(table["bin"].unique() + 1))
         ax.set(title=feature, xlabel="fifth of the people")
-    axes[0][0].set(ylabel="share of the people", ylim=(0, None))
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    axes[0].set(ylim=(0, None))
+    figure.supylabel("share of the people", fontsize="medium")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
@@ -242,7 +260,7 @@ def rank_histograms(ranks: pd.DataFrame, *, draws: int = 99, bins: int = 10) -> 
     from scipy.stats import binom
 
     names = [c for c in ranks.columns if c.startswith("beta_") or c == "sigma"]
-    figure, axes = _axes(1, len(names), figsize=(11, 2.6), sharey=True)
+    figure, axes = _grid(len(names), columns=4, sharey=True)
     n = len(ranks)
     low, high = binom.ppf([0.005, 0.995], n, 1 / bins)
     for ax, name in zip(axes, names, strict=True):
@@ -252,8 +270,8 @@ def rank_histograms(ranks: pd.DataFrame, *, draws: int = 99, bins: int = 10) -> 
             bins=np.linspace(0, draws + 1, bins + 1),
             color=METHOD_COLOURS["blue"],
         )
-        ax.set(title=name.replace("beta_", "β_"), xlabel="rank")
-    axes[0].set_ylabel("populations")
+        ax.set(title=symbol(name), xlabel="rank")
+    figure.supylabel("populations", fontsize="medium")
     return figure
 
 
@@ -371,14 +389,14 @@ def swaps(curves: Mapping[str, np.ndarray], ks: Sequence[int]) -> Any:
         )
     ax.axhline(0, color=METHOD_COLOURS["grey"], linewidth=1)
     ax.set(xlabel="tests moved, k", ylabel="positives found minus positives given up")
-    ax.legend()
+    figure.legend(loc="outside upper center", ncols=3)
     return figure
 
 
 def stages(table: pd.DataFrame, truth: pd.DataFrame) -> Any:
     """Wilms' tumour: risk of unflagged patients by stage against the truth, one panel a sigma."""
     sigmas = sorted(table["sigma"].unique())
-    figure, axes = _axes(1, len(sigmas), figsize=(11, 3.4), sharey=True)
+    figure, axes = _grid(len(sigmas), columns=2, sharey=True)
     for ax, sigma in zip(axes, sigmas, strict=True):
         for offset, name in ((-0.25, "u"), (0.0, "e"), (0.25, "b")):
             row = table[(table.sigma == sigma) & (table.constraint == name)].iloc[0]
@@ -398,7 +416,7 @@ def stages(table: pd.DataFrame, truth: pd.DataFrame) -> Any:
         check = table[(table.sigma == sigma) & (table.constraint == "b")].iloc[0]["check_p"]
         ax.set(title=f"σ = {sigma:g}, check p = {check:.2g}", xlabel="stage", ylim=(0, 0.5))
         ax.set_xticks(range(1, 5))
-    axes[0].set_ylabel("p(unfavourable | not flagged)")
+    figure.supylabel("p(unfavourable | not flagged)", fontsize="medium")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
