@@ -171,7 +171,7 @@ def envelope_animation(m_values: Any, dimension: int) -> Any:
 
 def tilt_layout() -> Any:
     """Layout of `tilt_frames`."""
-    layout = two_panels(["density", "excess error rate"], ["x1", "unlabelled points m"])
+    layout = two_panels(["density", "excess error rate"], ["x1", "points m"])
     layout.xaxis2.update(_decades(1, 4))
     return layout
 
