@@ -1,0 +1,145 @@
+"""Compare the erasers on the scene model over three seeds (about 20 CPU minutes, in resumable pieces).
+
+    python scripts/concept_erasing/comparison.py [MINUTES] [reverse]
+
+Run by ``nox -s full -- concept_erasing``. With MINUTES no new piece is begun after so many minutes of wall time; run it
+again to go on. Finished pieces lie in ``build/concept_erasing`` and are not repeated, so that a second process may work
+from the other end (``reverse``).
+
+First every method gets its step size on a seed that is used for nothing else (``step_sizes``). Then each eraser is
+trained with each seed, and its images and field are judged (``comparison``: one row an image, state or run). The
+erasers of seed 0 are kept as half-precision weights (data/concept_erasing/erased.safetensors) with a grid of their
+images (``grid``), for the notebooks.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from paperkit import data, profiles, sweeps
+from paperkit.concept_erasing import experiments as ex
+from paperkit.concept_erasing import trainable_parameters
+from paperkit.models import save_checkpoint
+
+SCRIPT = "scripts/concept_erasing/comparison.py"
+STORE = profiles.project_root() / "build" / "concept_erasing"
+WEIGHTS = Path(data.__file__).parent / "concept_erasing" / "erased.safetensors"
+SETTINGS = {"states": "64 trajectories of 12 steps at guidance 3", "steps": 80, "batch": 16,
+            "parameters": "cross_attention"}  # fmt: skip
+BASIC = ("surgical", "Concept Ablation", "ESD", "SDD")
+LONG = ("frozen", "surgical", "Concept Ablation", "Concept Ablation + anchor 10", "ESD",
+        "Concept Ablation + anchor 42")  # fmt: skip
+SHORT = ("surgical, λ = 1", "surgical, λ = 0", "SDD", "Concept Ablation + anchor 1",
+         "Concept Ablation, equal seconds", "ESD, equal seconds")  # fmt: skip
+COLOURED = ("surgical", "Concept Ablation", "ESD", "surgical, λ = 0")
+CONTROLS = ("to square", "to cross", "to nothing")
+KEPT = ("surgical", "Concept Ablation", "ESD")
+START = time.monotonic()
+
+
+def pieces(calls):
+    """The tables of several calls, in their order."""
+    turned = "reverse" in sys.argv
+    found = [piece(*call) for call in (calls[::-1] if turned else calls)]
+    return found[::-1] if turned else found
+
+
+def piece(function, case, seed):
+    """One stored call; stops the script when its time is up."""
+    minutes = float(sys.argv[1]) if len(sys.argv) > 1 else float("inf")
+    if time.monotonic() - START > 60 * minutes:
+        print("time is up: run again", flush=True)
+        sys.exit(3)
+    found = sweeps.sweep(function, [case], seeds=[seed], workers=1, store=STORE)
+    print(round(time.monotonic() - START), case, seed, flush=True)
+    return found
+
+
+def step_sizes() -> dict[str, float]:
+    """The smallest step size with a rate of at most a tenth, else the best."""
+    table = pd.concat(
+        pieces(
+            [
+                (ex.trial, {"eraser": eraser, "learning_rate": rate}, ex.TRIAL_SEED)
+                for eraser in BASIC
+                for rate in ex.LEARNING_RATES
+            ]
+        )
+    )
+    print(table.to_string(), flush=True)
+    chosen = {}
+    for eraser, rows in table.groupby("eraser"):
+        good = rows[rows.rate <= 0.1]
+        best = (
+            good.learning_rate.min() if len(good) else rows.set_index("learning_rate").rate.idxmin()
+        )
+        chosen[eraser] = float(best)
+    data.save_stored(
+        "concept_erasing", "step_sizes",
+        {"chosen": chosen, "trials": table.to_dict("list")},
+        script=SCRIPT, settings=SETTINGS, seeds=[ex.TRIAL_SEED],
+    )  # fmt: skip
+    return chosen
+
+
+def keep_weights(rate) -> None:
+    """Store the changed weights of seed 0, and eight images of each."""
+    tensors, grid = {}, {}
+    for eraser in KEPT:
+        unet = ex.erase("bare", eraser, 0, rate(eraser)).unet
+        for name, value in trainable_parameters(unet, "cross_attention").items():
+            tensors[f"{eraser}/{name}"] = value.detach().half()
+        for scale in ex.SCALES:
+            images = ex.draw("erased", scale, 10, 0, 0, unet)
+            grid[f"{eraser}/{scale:g}"] = (images * 255).round().to(torch.uint8).numpy()
+    for prompts, eraser in (("coloured", "ESD"), ("coloured", "surgical")):
+        unet = ex.erase(prompts, eraser, 0, rate(eraser)).unet
+        for what in ("erased", "kept"):
+            images = ex.draw(what, 3.0, 15, 0, 0, unet)
+            grid[f"{prompts} {eraser}/{what}"] = (images * 255).round().to(torch.uint8).numpy()
+    for what, scale in [("erased", s) for s in ex.SCALES] + [("swapped", 3.0), ("kept", 3.0)]:
+        images = ex.draw(what, scale, 15 if what == "kept" else 10, 0, 0)
+        grid[f"frozen {what}/{scale:g}"] = (images * 255).round().to(torch.uint8).numpy()
+    save_checkpoint(WEIGHTS, tensors, record={"script": SCRIPT, "seed": 0, "settings": SETTINGS,
+                                              "steps": 80})  # fmt: skip
+    data.register(
+        "concept_erasing/erased", WEIGHTS,
+        source="trained here from concept_erasing/base", version="1", licence="MIT", script=SCRIPT,
+        changes="cross-attention weights of three erasers after 80 steps; half precision",
+    )  # fmt: skip
+    data.save_stored("concept_erasing", "grid", grid, script=SCRIPT, settings=SETTINGS, seeds=[0])
+
+
+def main() -> None:
+    chosen = step_sizes()
+
+    def rate(eraser: str) -> float:
+        return chosen.get(eraser.split(",")[0].split(" +")[0], 1e-3)
+
+    plan = [
+        (prompts, eraser, short, seed)
+        for seed in ex.SEEDS
+        for prompts, erasers, short in (
+            ("bare", LONG, False), ("bare", SHORT, True), ("coloured", COLOURED, True))
+        for eraser in erasers
+    ] + [(prompts, "surgical", False, 0) for prompts in CONTROLS]  # fmt: skip
+    parts = pieces([
+        (ex.compare, {"prompts": prompts, "eraser": eraser, "learning_rate": rate(eraser),
+                      "short": short}, seed)
+        for prompts, eraser, short, seed in plan
+    ])  # fmt: skip
+    table = pd.concat(parts, ignore_index=True)
+    for column in table.select_dtypes("float64"):
+        if column != "learning_rate":
+            table[column] = table[column].astype(np.float32)
+    data.save_stored("concept_erasing", "comparison", table, script=SCRIPT, settings=SETTINGS,
+                     seeds=list(ex.SEEDS))  # fmt: skip
+    keep_weights(rate)
+
+
+if __name__ == "__main__":
+    main()
