@@ -31,21 +31,31 @@ WEIGHTS = Path(data.__file__).parent / "concept_erasing" / "erased.safetensors"
 SETTINGS = {"states": "64 trajectories of 12 steps at guidance 3", "steps": 80, "batch": 16,
             "parameters": "cross_attention"}  # fmt: skip
 BASIC = ("surgical", "Concept Ablation", "ESD", "SDD")
-LONG = ("frozen", "surgical", "Concept Ablation", "Concept Ablation + anchor 10", "ESD",
-        "Concept Ablation + anchor 42")  # fmt: skip
-SHORT = ("surgical, λ = 1", "surgical, λ = 0", "SDD", "Concept Ablation + anchor 1",
-         "Concept Ablation, equal seconds", "ESD, equal seconds")  # fmt: skip
-COLOURED = ("surgical", "Concept Ablation", "ESD", "surgical, λ = 0")
-CONTROLS = ("to square", "to cross", "to nothing")
+#: Prompts, eraser, and how many images; on every seed, then on seed 0 alone.
+EVERY = (
+    ("bare", "frozen", "long"),
+    ("bare", "surgical", "long"),
+    ("bare", "Concept Ablation", "long"),
+    ("bare", "Concept Ablation + anchor 10", "long"),
+    ("bare", "ESD", "long"),
+    ("bare", "surgical, λ = 1", "short"),
+    ("bare", "surgical, λ = 0", "short"),
+    ("bare", "SDD", "short"),
+    ("bare", "Concept Ablation + anchor 42", "short"),
+    ("coloured", "surgical", "short"),
+    ("coloured", "Concept Ablation", "short"),
+    ("coloured", "ESD", "short"),
+)
+FIRST = (
+    ("bare", "Concept Ablation + anchor 1", "short"),
+    ("bare", "Concept Ablation, equal seconds", "short"),
+    ("bare", "ESD, equal seconds", "short"),
+    ("to square", "surgical", "erased"),
+    ("to cross", "surgical", "erased"),
+    ("to nothing", "surgical", "erased"),
+)
 KEPT = ("surgical", "Concept Ablation", "ESD")
 START = time.monotonic()
-
-
-def pieces(calls):
-    """The tables of several calls, in their order."""
-    turned = "reverse" in sys.argv
-    found = [piece(*call) for call in (calls[::-1] if turned else calls)]
-    return found[::-1] if turned else found
 
 
 def piece(function, case, seed):
@@ -61,23 +71,18 @@ def piece(function, case, seed):
 
 def step_sizes() -> dict[str, float]:
     """The smallest step size with a rate of at most a tenth, else the best."""
-    table = pd.concat(
-        pieces(
-            [
-                (ex.trial, {"eraser": eraser, "learning_rate": rate}, ex.TRIAL_SEED)
-                for eraser in BASIC
-                for rate in ex.LEARNING_RATES
-            ]
-        )
-    )
+    chosen, trials = {}, []
+    for eraser in BASIC:
+        mine = []
+        for rate in ex.LEARNING_RATES:
+            mine.append(piece(ex.trial, {"eraser": eraser, "learning_rate": rate}, ex.TRIAL_SEED))
+            if mine[-1].rate[0] <= 0.1:
+                break
+        table = pd.concat(mine)
+        chosen[eraser] = float(table.set_index("learning_rate").rate.idxmin())
+        trials.append(table)
+    table = pd.concat(trials)
     print(table.to_string(), flush=True)
-    chosen = {}
-    for eraser, rows in table.groupby("eraser"):
-        good = rows[rows.rate <= 0.1]
-        best = (
-            good.learning_rate.min() if len(good) else rows.set_index("learning_rate").rate.idxmin()
-        )
-        chosen[eraser] = float(best)
     data.save_stored(
         "concept_erasing", "step_sizes",
         {"chosen": chosen, "trials": table.to_dict("list")},
@@ -120,18 +125,14 @@ def main() -> None:
     def rate(eraser: str) -> float:
         return chosen.get(eraser.split(",")[0].split(" +")[0], 1e-3)
 
-    plan = [
-        (prompts, eraser, short, seed)
-        for seed in ex.SEEDS
-        for prompts, erasers, short in (
-            ("bare", LONG, False), ("bare", SHORT, True), ("coloured", COLOURED, True))
-        for eraser in erasers
-    ] + [(prompts, "surgical", False, 0) for prompts in CONTROLS]  # fmt: skip
-    parts = pieces([
-        (ex.compare, {"prompts": prompts, "eraser": eraser, "learning_rate": rate(eraser),
-                      "short": short}, seed)
-        for prompts, eraser, short, seed in plan
-    ])  # fmt: skip
+    plan = [(*one, seed) for seed in ex.SEEDS for one in EVERY] + [(*one, 0) for one in FIRST]
+    if "reverse" in sys.argv:
+        plan = plan[::-1]
+    parts = [
+        piece(ex.compare, {"prompts": prompts, "eraser": eraser, "learning_rate": rate(eraser),
+                           "extent": extent}, seed)
+        for prompts, eraser, extent, seed in plan
+    ]  # fmt: skip
     table = pd.concat(parts, ignore_index=True)
     for column in table.select_dtypes("float64"):
         if column != "learning_rate":
