@@ -76,7 +76,7 @@ def recorded(prompts: str, seed: int) -> States:
     return record_states(pipeline(), PROMPTS[prompts], generator=generator)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def erase(prompts: str, eraser: str, seed: int, learning_rate: float = 1e-3) -> ErasureResult:
     """Fine-tune one eraser of the comparison; 80 steps of 16 states unless it says otherwise."""
     return erase_concept(

@@ -92,7 +92,10 @@ def step_sizes() -> dict[str, float]:
 
 
 def keep_weights(rate) -> None:
-    """Store the changed weights of seed 0, and eight images of each."""
+    """Store the changed weights of seed 0 and some of their images, once."""
+    done = STORE / "weights.done"
+    if done.exists():
+        return
     tensors, grid = {}, {}
     for eraser in KEPT:
         unet = ex.erase("bare", eraser, 0, rate(eraser)).unet
@@ -117,6 +120,7 @@ def keep_weights(rate) -> None:
         changes="cross-attention weights of three erasers after 80 steps; half precision",
     )  # fmt: skip
     data.save_stored("concept_erasing", "grid", grid, script=SCRIPT, settings=SETTINGS, seeds=[0])
+    done.touch()
 
 
 def main() -> None:
@@ -128,18 +132,23 @@ def main() -> None:
     plan = [(*one, seed) for seed in ex.SEEDS for one in EVERY] + [(*one, 0) for one in FIRST]
     if "reverse" in sys.argv:
         plan = plan[::-1]
-    parts = [
-        piece(ex.compare, {"prompts": prompts, "eraser": eraser, "learning_rate": rate(eraser),
-                           "extent": extent}, seed)
-        for prompts, eraser, extent, seed in plan
-    ]  # fmt: skip
+    parts = []
+    for k, (prompts, eraser, extent, seed) in enumerate(plan):
+        case = {
+            "prompts": prompts,
+            "eraser": eraser,
+            "learning_rate": rate(eraser),
+            "extent": extent,
+        }
+        parts.append(piece(ex.compare, case, seed))
+        if k + 1 == len(EVERY) and "reverse" not in sys.argv:
+            keep_weights(rate)  # what seed 0 has just trained
     table = pd.concat(parts, ignore_index=True)
     for column in table.select_dtypes("float64"):
         if column != "learning_rate":
             table[column] = table[column].astype(np.float32)
     data.save_stored("concept_erasing", "comparison", table, script=SCRIPT, settings=SETTINGS,
                      seeds=list(ex.SEEDS))  # fmt: skip
-    keep_weights(rate)
 
 
 if __name__ == "__main__":
