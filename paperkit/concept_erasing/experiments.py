@@ -171,7 +171,7 @@ def compare(
         A key of ``ERASERS``, or ``"frozen"`` for the model before.
     learning_rate : float
         Of Adam.
-    extent : {"long", "short", "erased"}
+    extent : {"long", "short", "coloured", "erased"}
         Which images to draw.
     seed : int
         Of states, minibatches and the noise of the images.
@@ -185,7 +185,12 @@ def compare(
         ``seconds`` and ``loss``.
     """
     rows: list[dict[str, Any]] = []
-    sets = {"long": SETS, "short": SHORT_SETS, "erased": SETS[:1]}[extent]
+    sets = {
+        "long": SETS,
+        "short": SHORT_SETS,
+        "coloured": SHORT_SETS[:2],
+        "erased": SETS[:1],
+    }[extent]
     if eraser == "frozen":
         for one in sets:
             rows += _image_rows(*one[:2], _frozen(*one, seed), _frozen(*one, seed))
@@ -404,8 +409,12 @@ def overview(prompts: str = "bare", erasers: Sequence[str] | None = None) -> pd.
         row: dict[str, Any] = {"eraser": name}
         if name != "frozen" or prompts == "bare":
             row["circles"] = rate(name, prompts=prompts).estimate
-        row["kept right"] = float(_score(select(prompts, name, "kept", 3.0), "right").mean())
-        row["kept RMSE, s = 7.5"] = float(select(prompts, name, "kept", 7.5).rmse.mean())
+        kept = select(prompts, name, "kept", 3.0)
+        row["kept right"] = float(_score(kept, "right").mean())
+        if prompts == "bare":
+            row["kept RMSE, s = 7.5"] = float(select(prompts, name, "kept", 7.5).rmse.mean())
+        else:
+            row["kept RMSE, s = 3"] = float(kept.rmse.mean())
         if name != "frozen":
             row["colour kept"] = same_attribute(name, "colour", prompts=prompts).estimate
             row["shift, px"] = float(np.median(shifts(name, prompts=prompts)))
