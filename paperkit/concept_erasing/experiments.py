@@ -944,3 +944,51 @@ def steps_needed(eraser: str, *, seed: int = 0) -> list[dict[str, Any]]:
         learning_rate=learning_rate(eraser), callback=watch, **ERASERS[eraser],
     )  # fmt: skip
     return rows
+
+
+# ------------------------------------------------------------------------------------ other seeds
+
+Measured = dict[str, tuple[float, Interval | None]]
+
+
+def point_claims() -> Measured:
+    """Measure the live claims of the 2-D model that depend on the seed."""
+    esd, negative = ideal_esd(), off_support("negative prompt", 3.0)
+    all_weights = point_runs("ESD", all_weights=True, learning_rate=3e-4)
+    ablation = "Concept Ablation"
+    return {
+        "c0a-classifier": (classifier_error(), None),
+        "c2a-ideal-support": (ideal_surgical_off(), None),
+        "c2b-ideal-esd": (esd.estimate, esd),
+        "c2c-ideal-negative": (negative.estimate, negative),
+        "c3a-ideal-layout": (ideal_layout_change(), None),
+        "c6c-points": (ideal_alternatives(), None),
+        "c6d-points-none": (ideal_rate("surgical, no alternative", 1, 7.5), None),
+        "c1a-points": (point_runs("surgical")["erased"].max(), None),
+        "c1b-points-esd": (all_weights["erased"].min(), None),
+        "c3b-points-ablation": (point_ratios("layout", "surgical", ablation).max(), None),
+        "c3c-points-esd": (point_ratios("layout", "surgical", "ESD").max(), None),
+        "c4b-points-drift": (point_ratios("u2", ablation, "surgical").min(), None),
+        "c5h-points-kept": (point_runs("surgical")["kept"].min(), None),
+        "c5i-points-ablation": (point_runs(ablation)["kept"].max(), None),
+        "c7b-points-scale": (point_ratios("error 7.5", "surgical", ablation).max(), None),
+    }
+
+
+def purification_claims() -> Measured:
+    """Measure the live claims about purification, which depend on the seed."""
+    found = purification(stored_eraser("surgical"))
+
+    def value(way: str, column: str) -> float:
+        return float(found[column].to_numpy()[list(found.index).index(way)])
+
+    best = "frozen, then erased"
+    ratio = value("fresh noise", "shift, px") / value(best, "shift, px")
+    return {
+        "c8a-purified": (value(best, "triangles"), None),
+        "c8b-shift": (value(best, "shift, px"), None),
+        "c8c-background": (value(best, "same background"), None),
+        "c8d-round-trip": (value("frozen, there and back", "RMSE"), None),
+        "c8e-same-model": (value("erased, there and back", "circles"), None),
+        "c8f-control": (ratio, None),
+    }
