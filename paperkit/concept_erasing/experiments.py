@@ -39,7 +39,6 @@ PROMPTS: dict[str, tuple[Replacement, ...]] = {
         Replacement("a green circle", "a green triangle"),
     ),
     "to square": (Replacement("a circle", "a square"),),
-    "to cross": (Replacement("a circle", "a cross"),),
     "to nothing": (Replacement("a circle"),),
 }
 
@@ -103,14 +102,14 @@ def words(what: str, n: int) -> list[str]:
 
 #: Kinds of images, guidance scale, number, and seed of the first image. Equal first seeds share their noise.
 SETS = (
-    ("erased", 3.0, 86, 0),
-    ("erased", 7.5, 30, 0),
-    ("paraphrase", 3.0, 50, 10_000),
+    ("erased", 3.0, 64, 0),
+    ("erased", 7.5, 32, 0),
+    ("paraphrase", 3.0, 40, 10_000),
     ("kept", 3.0, 30, 20_000),
-    ("kept", 7.5, 45, 30_000),
+    ("kept", 7.5, 36, 30_000),
 )
-SHORT_SETS = (("erased", 3.0, 30, 0), ("kept", 3.0, 30, 20_000), ("kept", 7.5, 45, 30_000))
-SWAPS = (("swapped", 3.0, 86, 0), ("swapped", 7.5, 30, 0))
+SHORT_SETS = (("erased", 3.0, 30, 0), ("kept", 3.0, 30, 20_000), ("kept", 7.5, 36, 30_000))
+SWAPS = (("swapped", 3.0, 64, 0), ("swapped", 7.5, 32, 0))
 
 
 def draw(what: str, scale: float, n: int, first: int, seed: int, unet: Any = None) -> Tensor:
@@ -392,10 +391,10 @@ def growth() -> float:
 
 
 def smallest_alternative() -> float:
-    """Return the smallest rate of the named alternative over triangle, square and cross."""
+    """Return the smallest rate of the named alternative over triangle and square."""
     found = [
         float((select(p, "surgical", "erased", 3.0, 0)["shape"] == shape).mean())
-        for p, shape in (("bare", "triangle"), ("to square", "square"), ("to cross", "cross"))
+        for p, shape in (("bare", "triangle"), ("to square", "square"))
     ]
     return min(found)
 
@@ -439,7 +438,7 @@ def surgical_again() -> ErasureResult:
     return erase("bare", "surgical", 0, learning_rate("surgical"))
 
 
-def replicate_difference(unet: Any, n: int = 45) -> float:
+def replicate_difference(unet: Any, n: int = 40) -> float:
     """Share of images in which the oracle reads another shape than in the stored run."""
     now = scenes.analyse(draw("erased", 3.0, n, 0, 0, unet))["shape"]
     then = select("bare", "surgical", "erased", 3.0, 0)["shape"][:n]
@@ -809,6 +808,9 @@ def point_curve(eraser: str, scales: Sequence[float]) -> np.ndarray:
 # ------------------------------------------------------------------------------------ attacks
 
 
+N_ATTACK = 30  # images behind each rate of this part
+
+
 def _noised(images: Tensor, t: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Noisy latents and the velocity to predict, for ordinary training."""
     pipe = pipeline()
@@ -832,7 +834,7 @@ def relearn(
     Returns
     -------
     list of dict
-        ``step`` and ``rate``, the circle rate of 45 images.
+        ``step`` and ``rate``, the circle rate of ``N_ATTACK`` images.
     """
     pipe = pipeline()
     unet = copy.deepcopy(stored_eraser(eraser))
@@ -844,7 +846,7 @@ def relearn(
     rows: list[dict[str, Any]] = []
 
     def watch(step: int) -> None:
-        seen = scenes.analyse(draw("erased", 3.0, 45, 50_000, seed, unet))
+        seen = scenes.analyse(draw("erased", 3.0, N_ATTACK, 50_000, seed, unet))
         rows.append({"step": step, "rate": float((seen["shape"] == "circle").mean())})
 
     def step(i: int, draw_: torch.Generator) -> Tensor:
@@ -854,7 +856,7 @@ def relearn(
         return (unet(x, t, states[pick]).sample - v).square().mean()
 
     def after(i: int, loss: float) -> None:
-        if i + 1 in (5, 10, 20, 40, 80):
+        if i + 1 in (5, 10, 20, 40):
             watch(i + 1)
 
     watch(0)
@@ -884,9 +886,9 @@ def embedding_attack(eraser: str, n_steps: int, *, seed: int = 0) -> dict[str, f
         return torch.cat([kept[:, :noun], token.expand(len(names), 1, -1), kept[:, noun + 1 :]], 1)
 
     def measured() -> float:
-        names = [colours[i % 5] for i in range(45)]
+        names = [colours[i % 5] for i in range(N_ATTACK)]
         start = 1_000_000 * (seed + 1) + 60_000
-        noise = sampling.initial_noise(pipe, range(start, start + 45))
+        noise = sampling.initial_noise(pipe, range(start, start + N_ATTACK))
         with torch.no_grad():
             cond = states(names)
             empty = sampling.encode_prompts(pipe, [""]).expand_as(cond)
@@ -912,15 +914,15 @@ def erase_two(*, seed: int = 0) -> dict[str, float]:
     """Erase circles and crosses in one run; rates of both afterwards, and of the alternatives."""
     pairs = (Replacement("a circle", "a triangle"), Replacement("a cross", "a square"))
     result = erase_concept(
-        pipeline(), pairs, generator=torch.Generator().manual_seed(seed), n_steps=120,
-        learning_rate=learning_rate("surgical"), drift_weight=10.0, n_trajectories=96,
+        pipeline(), pairs, generator=torch.Generator().manual_seed(seed), n_steps=80,
+        learning_rate=learning_rate("surgical"), drift_weight=10.0, n_trajectories=64,
     )  # fmt: skip
     found: dict[str, float] = {}
     start = 1_000_000 * (seed + 1) + 70_000
     for erased, alternative in (("circle", "triangle"), ("cross", "square")):
-        prompts = [f"a {c} {erased}" for c in list(scenes.COLOURS) * 9]
+        prompts = [f"a {c} {erased}" for c in list(scenes.COLOURS) * (N_ATTACK // 5)]
         images = sampling.generate(
-            pipeline(), prompts, unet=result.unet, seeds=range(start, start + 45)
+            pipeline(), prompts, unet=result.unet, seeds=range(start, start + N_ATTACK)
         )
         seen = scenes.analyse(images)["shape"]
         found[erased] = float((seen == erased).mean())
@@ -929,14 +931,14 @@ def erase_two(*, seed: int = 0) -> dict[str, float]:
 
 
 def steps_needed(eraser: str, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Circle rate after 0, 5, 10, 20, 40 and 80 training steps, 45 images each."""
+    """Circle rate after 5, 10, 20 and 40 training steps, ``N_ATTACK`` images each."""
     rows: list[dict[str, Any]] = []
 
     def watch(step: int, unet: Any) -> None:
-        if step + 1 in (5, 10, 20, 40, 80):
-            seen = scenes.analyse(draw("erased", 3.0, 45, 0, seed, unet))
+        if step + 1 in (5, 10, 20, 40):
+            seen = scenes.analyse(draw("erased", 3.0, N_ATTACK, 0, seed, unet))
             hits = int((seen["shape"] == "circle").sum())
-            rows.append({"step": step + 1, "circles": hits, "rate": hits / 45})
+            rows.append({"step": step + 1, "circles": hits, "rate": hits / N_ATTACK})
 
     erase_concept(
         pipeline(), PROMPTS["bare"], states=recorded("bare", seed),

@@ -277,7 +277,10 @@ def step_curves(table: pd.DataFrame, xlabel: str, ylabel: str = "share of circle
     figure, ax = _axes(height=3.4)
     for name, rows in table.groupby("eraser", sort=False):
         steps = rows.step.to_numpy()
-        intervals = [wilson(round(45 * r), 45, level=0.95) for r in rows.rate]
+        intervals = [
+            wilson(round(experiments.N_ATTACK * r), experiments.N_ATTACK, level=0.95)
+            for r in rows.rate
+        ]
         plotting.band(ax, steps, intervals, label=str(name), colour=ERASER_COLOURS[str(name)])
     ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(-0.03, 1.03))
     ax.legend()

@@ -1,4 +1,4 @@
-"""Attack erased models, erase two concepts at once, and count the steps that erasing takes (four CPU minutes).
+"""Attack erased models, erase two concepts at once, and count the steps that erasing takes (two CPU minutes).
 
     python scripts/concept_erasing/attacks.py
 
@@ -11,9 +11,9 @@ from paperkit.concept_erasing import experiments as ex
 
 SCRIPT = "scripts/concept_erasing/attacks.py"
 STORE = profiles.project_root() / "build" / "concept_erasing"
-ERASERS = ("surgical", "Concept Ablation", "ESD")
-RELEARNING = {"n_steps": 80, "learning_rate": 3e-4}
-LEARNING = {"n_steps": 200}
+ERASERS = ("surgical", "Concept Ablation")
+RELEARNING = {"n_steps": 40, "learning_rate": 3e-4}
+LEARNING = {"n_steps": 100}
 
 
 def sweep(function, cases):
@@ -23,9 +23,7 @@ def sweep(function, cases):
 def main() -> None:
     steps = sweep(ex.steps_needed, [{"eraser": e} for e in ERASERS])
     relearnt = sweep(ex.relearn, [{"eraser": e} | RELEARNING for e in ERASERS])
-    learnt = sweep(
-        ex.embedding_attack, [{"eraser": e} | LEARNING for e in ("frozen", *ERASERS[:2])]
-    )
+    learnt = sweep(ex.embedding_attack, [{"eraser": e} | LEARNING for e in ("frozen", "surgical")])
     two = sweep(ex.erase_two, [{}])
     for name, table in (
         ("steps_needed", steps), ("relearning", relearnt), ("embedding_attack", learnt),

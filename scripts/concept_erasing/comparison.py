@@ -1,10 +1,9 @@
 """Compare the erasers on the scene model over three seeds (about 10 CPU minutes, in resumable pieces).
 
-    python scripts/concept_erasing/comparison.py [MINUTES] [reverse]
+    python scripts/concept_erasing/comparison.py [MINUTES]
 
 Run by ``nox -s full -- concept_erasing``. With MINUTES no new piece is begun after so many minutes of wall time; run it
-again to go on. Finished pieces lie in ``build/concept_erasing`` and are not repeated, so that a second process may work
-from the other end (``reverse``).
+again to go on. Finished pieces lie in ``build/concept_erasing`` and are not repeated.
 
 First every method gets its step size on a seed that is used for nothing else (``step_sizes``). Then each eraser is
 trained with each seed, and its images and field are judged (``comparison``: one row an image, state or run). The
@@ -43,19 +42,19 @@ VARIANTS = (
     ("bare", "surgical, λ = 0", "short"),
     ("bare", "surgical, λ = 1", "short"),
     ("to square", "surgical", "erased"),
-    ("to cross", "surgical", "erased"),
     ("to nothing", "surgical", "erased"),
     ("bare", "SDD", "short"),
+)
+MORE = (
     ("bare", "Concept Ablation + anchor 42", "short"),
     ("bare", "Concept Ablation + anchor 1", "short"),
     ("bare", "Concept Ablation, equal seconds", "short"),
     ("bare", "ESD, equal seconds", "short"),
 )
 PLAN = (
-    *((*one, 0) for one in (*FIRST, *COLOURED)),
+    *((*one, 0) for one in (*FIRST, *COLOURED, *VARIANTS)),
     *((*one, seed) for seed in (1, 2) for one in FIRST),
-    *((*one, 1) for one in COLOURED),
-    *((*one, 0) for one in VARIANTS),
+    *((*one, 0) for one in MORE),
 )
 KEPT = ("surgical", "Concept Ablation", "ESD")
 START = time.monotonic()
@@ -92,6 +91,17 @@ def step_sizes() -> dict[str, float]:
         script=SCRIPT, settings=SETTINGS, seeds=[ex.TRIAL_SEED],
     )  # fmt: skip
     return chosen
+
+
+def keep_table(parts) -> None:
+    """Store what has been compared so far."""
+    table = pd.concat(parts, ignore_index=True)
+    for column in table.select_dtypes("float64"):
+        if column != "learning_rate":
+            table[column] = table[column].astype(np.float32)
+    seeds = sorted({int(seed) for seed in table.seed})
+    data.save_stored("concept_erasing", "comparison", table, script=SCRIPT, settings=SETTINGS,
+                     seeds=seeds)  # fmt: skip
 
 
 def keep_weights(rate) -> None:
@@ -132,9 +142,8 @@ def main() -> None:
     def rate(eraser: str) -> float:
         return chosen.get(eraser.split(",")[0].split(" +")[0], 1e-3)
 
-    plan = PLAN[::-1] if "reverse" in sys.argv else PLAN
-    parts = []
-    for k, (prompts, eraser, extent, seed) in enumerate(plan):
+    parts: list[pd.DataFrame] = []
+    for k, (prompts, eraser, extent, seed) in enumerate(PLAN):
         case = {
             "prompts": prompts,
             "eraser": eraser,
@@ -142,14 +151,9 @@ def main() -> None:
             "extent": extent,
         }
         parts.append(piece(ex.compare, case, seed))
-        if k + 1 == len(FIRST) + len(COLOURED) and "reverse" not in sys.argv:
+        keep_table(parts)
+        if k + 1 == len(FIRST) + len(COLOURED):
             keep_weights(rate)  # what seed 0 has just trained
-    table = pd.concat(parts, ignore_index=True)
-    for column in table.select_dtypes("float64"):
-        if column != "learning_rate":
-            table[column] = table[column].astype(np.float32)
-    data.save_stored("concept_erasing", "comparison", table, script=SCRIPT, settings=SETTINGS,
-                     seeds=list(ex.SEEDS))  # fmt: skip
 
 
 if __name__ == "__main__":
