@@ -943,7 +943,7 @@ def steps_needed(eraser: str, *, seed: int = 0) -> list[dict[str, Any]]:
     erase_concept(
         pipeline(), PROMPTS["bare"], states=recorded("bare", seed),
         generator=torch.Generator().manual_seed(2000 + seed),
-        learning_rate=learning_rate(eraser), callback=watch, **ERASERS[eraser],
+        n_steps=40, learning_rate=learning_rate(eraser), callback=watch, **ERASERS[eraser],
     )  # fmt: skip
     return rows
 
