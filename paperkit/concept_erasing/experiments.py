@@ -136,16 +136,16 @@ def _image_rows(what: str, scale: float, images: Tensor, before: Tensor) -> list
     ]
 
 
+def _some(states: States) -> States:
+    """Keep the states of the first 8 of 64 trajectories."""
+    at = torch.arange(len(states)) % 64 < 8
+    names = ("x", "t", "index", "eps_uncond", "eps_erase", "eps_alternative")
+    return replace(states, **{name: getattr(states, name)[at] for name in names})
+
+
 def _state_rows(unet: Any, states: States, prompts: str) -> list[dict[str, Any]]:
     """Squared errors of the field at every state of the first 8 trajectories."""
-    at = torch.arange(len(states)) % 64 < 8
-    some = replace(
-        states,
-        **{
-            name: getattr(states, name)[at]
-            for name in ("x", "t", "index", "eps_uncond", "eps_erase", "eps_alternative")
-        },
-    )
+    some = _some(states)
     e0, ec = evaluation.student_predictions(pipeline(), unet, some)
     u = e0 - some.eps_uncond
     d = guidance_term(e0, ec) - guidance_term(some.eps_uncond, some.eps_alternative)
@@ -449,7 +449,7 @@ def field_check(result: ErasureResult) -> dict[str, float]:
     """Largest deviation from the identity, and largest ratio of error to bound."""
     weight = ERASERS["surgical"]["drift_weight"]
     table = evaluation.cfg_error(
-        pipeline(), result.unet, result.states, SCALES, drift_weight=weight
+        pipeline(), result.unet, _some(result.states), SCALES, drift_weight=weight
     )
     return {
         "identity": float(table.identity.max()),

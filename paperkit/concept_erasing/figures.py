@@ -176,16 +176,18 @@ def image_grid(
     return figure
 
 
-def stored_grid(scale: float = 3.0, live: Tensor | None = None) -> Figure:
+def stored_grid(live: Tensor | None = None) -> Figure:
     """One column a seed, one row a model: before, the frozen model's own triangle, and three erasers."""
     grid = data.stored("concept_erasing", "grid")
-    rows: dict[str, Any] = {"frozen: circle": grid[f"frozen erased/{scale:g}"]}
-    if scale == 3.0:
-        rows["frozen: triangle"] = grid["frozen swapped/3"]
-    rows["surgical"] = grid[f"surgical/{scale:g}"] if live is None else live[:10]
-    for name in ("Concept Ablation", "ESD"):
-        rows[name] = grid[f"{name}/{scale:g}"]
-    return image_grid(rows)
+    return image_grid(
+        {
+            "frozen: circle": grid["frozen erased"],
+            "frozen: triangle": grid["frozen swapped"],
+            "surgical": grid["bare surgical"] if live is None else live[:10],
+            "Concept Ablation": grid["bare Concept Ablation"],
+            "ESD": grid["bare ESD"],
+        }
+    )
 
 
 def coloured_grid() -> Figure:
@@ -193,9 +195,9 @@ def coloured_grid() -> Figure:
     grid = data.stored("concept_erasing", "grid")
     return image_grid(
         {
-            "frozen": grid["frozen kept/3"],
-            "surgical": grid["coloured surgical/kept"],
-            "ESD": grid["coloured ESD/kept"],
+            "frozen": grid["frozen kept"],
+            "surgical": grid["coloured surgical"],
+            "ESD": grid["coloured ESD"],
         },
         width=9.6,
     )
@@ -304,9 +306,9 @@ def at_a_glance() -> Figure:
         ax.set(title=name, xlim=(-18, 18), ylabel="layout", yticks=[])
     axes[1].set_xlabel("concept; grey: the data")
     rows = {
-        "before": grid["frozen erased/3"],
-        "surgical": grid["surgical/3"],
-        "ESD": grid["ESD/3"],
+        "before": grid["frozen erased"],
+        "surgical": grid["bare surgical"],
+        "ESD": grid["bare ESD"],
     }
     cells = right.subplots(3, 6)
     for r, (name, images) in enumerate(rows.items()):

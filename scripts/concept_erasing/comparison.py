@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file
 
 from paperkit import data, profiles, sweeps
 from paperkit.concept_erasing import experiments as ex
@@ -40,12 +41,12 @@ COLOURED = tuple(
 )
 VARIANTS = (
     ("bare", "surgical, λ = 0", "short"),
-    ("bare", "surgical, λ = 1", "short"),
     ("to square", "surgical", "erased"),
     ("to nothing", "surgical", "erased"),
 )
 MORE = (
     ("bare", "SDD", "short"),
+    ("bare", "surgical, λ = 1", "short"),
     ("bare", "Concept Ablation + anchor 42", "short"),
     ("bare", "Concept Ablation + anchor 1", "short"),
     ("bare", "Concept Ablation, equal seconds", "short"),
@@ -53,11 +54,17 @@ MORE = (
 )
 PLAN = (
     *((*one, 0) for one in (*FIRST, *COLOURED, *VARIANTS)),
-    *((*one, 0) for one in MORE[:1]),
     *((*one, seed) for seed in (1, 2) for one in FIRST),
-    *((*one, 0) for one in MORE[1:]),
+    *((*one, 0) for one in MORE),
 )
-KEPT = ("surgical", "Concept Ablation", "ESD")
+GRID = (
+    ("bare", "frozen"),
+    ("bare", "surgical"),
+    ("bare", "Concept Ablation"),
+    ("bare", "ESD"),
+    ("coloured", "surgical"),
+    ("coloured", "ESD"),
+)
 START = time.monotonic()
 
 
@@ -105,27 +112,36 @@ def keep_table(parts) -> None:
                      seeds=seeds)  # fmt: skip
 
 
-def keep_weights(rate) -> None:
-    """Store the changed weights of seed 0 and some of their images, once."""
-    done = STORE / "weights.done"
-    if done.exists():
+def keep(prompts: str, eraser: str, rate) -> None:
+    """Keep the weights of an eraser that was just trained with seed 0, and some of its images."""
+    file = STORE / f"{prompts} {eraser}.safetensors"
+    if file.exists() or (prompts, eraser) not in GRID:
         return
-    tensors, grid = {}, {}
-    for eraser in KEPT:
-        unet = ex.erase("bare", eraser, 0, rate(eraser)).unet
-        for name, value in trainable_parameters(unet, "cross_attention").items():
-            tensors[f"{eraser}/{name}"] = value.detach().half()
-        for scale in ex.SCALES:
-            images = ex.draw("erased", scale, 10, 0, 0, unet)
-            grid[f"{eraser}/{scale:g}"] = (images * 255).round().to(torch.uint8).numpy()
-    for prompts, eraser in (("coloured", "ESD"), ("coloured", "surgical")):
+    if eraser == "frozen":
+        kept = {}
+        for what, n in (("erased", 10), ("swapped", 10), ("kept", 15)):
+            kept[f"grid/frozen {what}"] = ex.draw(what, 3.0, n, 0, 0)
+    else:
         unet = ex.erase(prompts, eraser, 0, rate(eraser)).unet
-        for what in ("erased", "kept"):
-            images = ex.draw(what, 3.0, 15, 0, 0, unet)
-            grid[f"{prompts} {eraser}/{what}"] = (images * 255).round().to(torch.uint8).numpy()
-    for what, scale in [("erased", s) for s in ex.SCALES] + [("swapped", 3.0), ("kept", 3.0)]:
-        images = ex.draw(what, scale, 15 if what == "kept" else 10, 0, 0)
-        grid[f"frozen {what}/{scale:g}"] = (images * 255).round().to(torch.uint8).numpy()
+        what, n = ("erased", 10) if prompts == "bare" else ("kept", 15)
+        kept = {f"grid/{prompts} {eraser}": ex.draw(what, 3.0, n, 0, 0, unet)}
+        if prompts == "bare":
+            for name, value in trainable_parameters(unet, "cross_attention").items():
+                kept[f"{eraser}/{name}"] = value.detach().half().contiguous()
+    save_checkpoint(file, kept, record={"script": SCRIPT, "seed": 0, "settings": SETTINGS,
+                                        "steps": 80})  # fmt: skip
+
+
+def keep_weights() -> None:
+    """Put together what the notebooks use."""
+    tensors, grid = {}, {}
+    for prompts, eraser in GRID:
+        found = load_file(STORE / f"{prompts} {eraser}.safetensors")
+        for name, value in found.items():
+            if name.startswith("grid/"):
+                grid[name[5:]] = (value * 255).round().to(torch.uint8).numpy()
+            else:
+                tensors[name] = value
     save_checkpoint(WEIGHTS, tensors, record={"script": SCRIPT, "seed": 0, "settings": SETTINGS,
                                               "steps": 80})  # fmt: skip
     data.register(
@@ -134,7 +150,6 @@ def keep_weights(rate) -> None:
         changes="cross-attention weights of three erasers after 80 steps; half precision",
     )  # fmt: skip
     data.save_stored("concept_erasing", "grid", grid, script=SCRIPT, settings=SETTINGS, seeds=[0])
-    done.touch()
 
 
 def main() -> None:
@@ -155,8 +170,10 @@ def main() -> None:
         }
         parts.append(piece(ex.compare, case, seed))
         keep_table(parts)
+        if seed == 0:
+            keep(prompts, eraser, rate)
         if k + 1 == len(FIRST) + len(COLOURED):
-            keep_weights(rate)  # what seed 0 has just trained
+            keep_weights()
 
 
 if __name__ == "__main__":
