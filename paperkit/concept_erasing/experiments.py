@@ -384,6 +384,23 @@ def field_ratio(column: str, first: str, second: str, *, prompts: str = "bare") 
     return bootstrap(lambda x, y: x.mean() / y.mean(), a, b, method="percentile", rng=rng)
 
 
+def weight_ratio() -> Interval:
+    """Ratio of the drift without anchor to that with weight 10, on the seed where both were trained."""
+    a, b = (
+        select("bare", e, "state", seed=0).groupby("i")["u2"].mean().to_numpy(float)
+        for e in ("surgical, λ = 0", "surgical")
+    )
+    rng = np.random.default_rng(0)
+    return bootstrap(lambda x, y: x.mean() / y.mean(), a, b, method="percentile", rng=rng)
+
+
+def trial_rate(eraser: str) -> Interval:
+    """Return the circle rate with the step size that was chosen, on the seed for choosing."""
+    trials = pd.DataFrame(data.stored("concept_erasing", "step_sizes")["trials"])
+    best = float(trials[trials.eraser == eraser].rate.min())
+    return wilson(round(40 * best), 40, level=0.95)
+
+
 def growth() -> float:
     """By how much the advantage over Concept Ablation grows from s = 1 to 7.5, the least of the seeds."""
     ratios = [field_ratios(f"error {s}", "Concept Ablation", "surgical") for s in ("7.5", "1")]
@@ -908,26 +925,6 @@ def embedding_attack(eraser: str, n_steps: int, *, seed: int = 0) -> dict[str, f
     train(step, [token], n_steps=n_steps, learning_rate=3e-2, schedule="constant", clip_norm=None,
           seed=seed, every=n_steps)  # fmt: skip
     return {"before": before, "after": measured()}
-
-
-def erase_two(*, seed: int = 0) -> dict[str, float]:
-    """Erase circles and crosses in one run; rates of both afterwards, and of the alternatives."""
-    pairs = (Replacement("a circle", "a triangle"), Replacement("a cross", "a square"))
-    result = erase_concept(
-        pipeline(), pairs, generator=torch.Generator().manual_seed(seed), n_steps=80,
-        learning_rate=learning_rate("surgical"), drift_weight=10.0, n_trajectories=64,
-    )  # fmt: skip
-    found: dict[str, float] = {}
-    start = 1_000_000 * (seed + 1) + 70_000
-    for erased, alternative in (("circle", "triangle"), ("cross", "square")):
-        prompts = [f"a {c} {erased}" for c in list(scenes.COLOURS) * (N_ATTACK // 5)]
-        images = sampling.generate(
-            pipeline(), prompts, unet=result.unet, seeds=range(start, start + N_ATTACK)
-        )
-        seen = scenes.analyse(images)["shape"]
-        found[erased] = float((seen == erased).mean())
-        found[f"{erased} as {alternative}"] = float((seen == alternative).mean())
-    return found
 
 
 def steps_needed(eraser: str, *, seed: int = 0) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
-"""Attack erased models, erase two concepts at once, and count the steps that erasing takes (two CPU minutes).
+"""Attack an erased model, and count the steps that erasing takes (a CPU minute).
 
     python scripts/concept_erasing/attacks.py
 
-Run by ``nox -s full -- concept_erasing``, after ``comparison.py``, whose erasers of seed 0 it attacks. Finished pieces
+Run by ``nox -s full -- concept_erasing``, after ``comparison.py``, whose eraser of seed 0 it attacks. Finished pieces
 lie in ``build/concept_erasing`` and are not repeated.
 """
 
@@ -11,7 +11,7 @@ from paperkit.concept_erasing import experiments as ex
 
 SCRIPT = "scripts/concept_erasing/attacks.py"
 STORE = profiles.project_root() / "build" / "concept_erasing"
-ERASERS = ("surgical", "Concept Ablation")
+ERASERS = ("surgical",)
 RELEARNING = {"n_steps": 40, "learning_rate": 3e-4}
 LEARNING = {"n_steps": 100}
 
@@ -27,7 +27,6 @@ def main() -> None:
     two = sweep(ex.erase_two, [{}])
     for name, table in (
         ("steps_needed", steps), ("relearning", relearnt), ("embedding_attack", learnt),
-        ("two_concepts", two),
     ):  # fmt: skip
         print(table.to_string())
         data.save_stored(

@@ -253,10 +253,7 @@ STORED = {
         lambda: ex.field_ratios("u2", "Concept Ablation", "surgical", prompts="coloured").min(),
         lambda: ex.field_ratios("u2", "surgical", "Concept Ablation", prompts="coloured").min(),
     ),
-    "c4e-weight": (
-        lambda: ex.field_ratio("u2", "surgical, λ = 0", "surgical, λ = 1"),
-        lambda: ex.field_ratio("u2", "surgical, λ = 1", "surgical, λ = 0"),
-    ),
+    "c4e-weight": (ex.weight_ratio, lambda: ex.field_ratio("u2", "surgical", "Concept Ablation")),
     "c5a-kept": (
         lambda: ex.difference("surgical", "frozen", "right", "kept"),
         lambda: ex.difference("ESD", "frozen", "right", "kept", prompts="coloured"),
