@@ -23,8 +23,7 @@ def sweep(function, cases):
 def main() -> None:
     steps = sweep(ex.steps_needed, [{"eraser": e} for e in ERASERS])
     relearnt = sweep(ex.relearn, [{"eraser": e} | RELEARNING for e in ERASERS])
-    learnt = sweep(ex.embedding_attack, [{"eraser": e} | LEARNING for e in ("frozen", "surgical")])
-    two = sweep(ex.erase_two, [{}])
+    learnt = sweep(ex.embedding_attack, [{"eraser": e} | LEARNING for e in ERASERS])
     for name, table in (
         ("steps_needed", steps), ("relearning", relearnt), ("embedding_attack", learnt),
     ):  # fmt: skip
