@@ -68,6 +68,22 @@ def pipeline() -> scenes.ScenePipeline:
     return scenes.load_pipeline()
 
 
+def held_out_accuracy(n: int = 40) -> pd.DataFrame:
+    """Judge the frozen model on captions that its training never saw, guidance 3."""
+    table = scenes.captions()
+    drawn = table[table.held_out].sample(n, replace=True, random_state=0).reset_index(drop=True)
+    seen = scenes.analyse(sampling.generate(pipeline(), list(drawn.text), seeds=range(n)))
+    hits = {"shape": seen["shape"] == drawn["shape"], "clean": seen.clean}
+    for name in ("colour", "background"):
+        hits[name] = (seen[name] == drawn[name])[drawn[name] != ""]
+    return pd.DataFrame(
+        [
+            {"of": name, "right": int(hit.sum()), "asked": len(hit), "share": float(hit.mean())}
+            for name, hit in hits.items()
+        ]
+    )
+
+
 @lru_cache(maxsize=2)
 def recorded(prompts: str, seed: int) -> States:
     """Record 64 trajectories of 12 steps for a set of fine-tuning prompts."""
