@@ -394,6 +394,13 @@ def annotator_residual(annotator: AnnotatorModel | None = None) -> float:
     return float(max(abs(longer - PREFER_LONGER), abs(agree - AGREEMENT)))
 
 
+def _features(
+    answers: Answers, queries: Sequence[str], texts: Sequence[str], length_feature: bool
+) -> Floats:
+    features = pair_features(answers.retriever, queries, texts)
+    return features if length_feature else features[:, :-1]
+
+
 def fit_reward_model(
     answers: Answers,
     countries: Sequence[str],
@@ -402,6 +409,7 @@ def fit_reward_model(
     *,
     off_topic_share: float = 0.0,
     shuffle_negatives: bool = False,
+    length_feature: bool = True,
 ) -> BradleyTerryReward:
     """Fit the reward model to one annotator's choices.
 
@@ -414,6 +422,8 @@ def fit_reward_model(
         first is always preferred.
     shuffle_negatives : bool
         Prefer either of those at random (a mutation).
+    length_feature : bool
+        Whether the model sees the number of words.
     """
     pairs = draw_pairs(answers, countries, rng, n=PAIRS_PER_COUNTRY)
     labels = annotator.prefer(*differences(answers, pairs), rng)
@@ -427,7 +437,7 @@ def fit_reward_model(
         labels[i] = rng.random() < 0.5 if shuffle_negatives else True
     queries = [answers.queries[e] for e in table.entity[pairs.a]]
     features = [
-        pair_features(answers.retriever, queries, list(table.text[rows])) for rows in (pairs.a, b)
+        _features(answers, queries, list(table.text[rows]), length_feature) for rows in (pairs.a, b)
     ]
     return BradleyTerryReward().fit(features[0], features[1], labels)
 
@@ -485,6 +495,7 @@ def replicate(
     annotator: AnnotatorModel | None = None,
     off_topic_share: float = 0.0,
     shuffle_negatives: bool = False,
+    length_feature: bool = True,
 ) -> pd.DataFrame:
     """Split the countries, fit the reward model on 40 and try it on 20.
 
@@ -508,6 +519,7 @@ def replicate(
         rng,
         off_topic_share=off_topic_share,
         shuffle_negatives=shuffle_negatives,
+        length_feature=length_feature,
     )
     triplets = draw_triplets(answers, held_out, rng)
     queries = list(triplets["query"])
@@ -515,7 +527,10 @@ def replicate(
     retriever = answers.retriever
     kinds = ("short", "long", "far", "on", "off")
     texts = {kind: list(triplets[kind]) for kind in kinds}
-    score = {kind: model.score(pair_features(retriever, queries, texts[kind])) for kind in kinds}
+    score = {
+        kind: model.score(_features(answers, queries, texts[kind], length_feature))
+        for kind in kinds
+    }
     relevance = {kind: retriever.relevance(queries, texts[kind]) for kind in kinds}
     r3_reward = rr.preset("r3_open", retriever)
     r3 = {kind: r3_reward(queries, texts[kind], query_types=types) for kind in kinds}
@@ -525,10 +540,10 @@ def replicate(
     quality, length = differences(answers, pairs)
     chosen = annotator.prefer(quality, length, rng)
     entity = answers.table.entity[pairs.a].to_numpy()
-    queries_of_pairs = [answers.queries[e] for e in entity]
+    asked = [answers.queries[e] for e in entity]
     ours = np.subtract(
         *(
-            model.score(pair_features(retriever, queries_of_pairs, list(answers.table.text[rows])))
+            model.score(_features(answers, asked, list(answers.table.text[rows]), length_feature))
             for rows in (pairs.a, pairs.b)
         )
     )
@@ -550,6 +565,8 @@ def replicate(
             "margin": score["short"] - score["long"],
             "relevance_short": relevance["short"],
             "relevance_long": relevance["long"],
+            "words_short": 100 * words["short"],
+            "words_long": 100 * words["long"],
             "score_short": score["short"],
             "score_long": score["long"],
             "length_ratio": words["long"] / words["short"],
@@ -597,6 +614,16 @@ def effect_of_length(table: pd.DataFrame, n: int = 20) -> Interval:
     return over_questions((means[0] - means[1]).to_numpy(), "effect-of-length")
 
 
+def capped_r3(table: pd.DataFrame, caps: Sequence[int]) -> pd.Series:
+    """Return the share of triplets that R3 gets right if LI stops at a number of words (no answer repeats here)."""
+    right = {}
+    for cap in caps:
+        short = table.relevance_short * np.minimum(table.words_short, cap)
+        long = table.relevance_long * np.minimum(table.words_long, cap)
+        right[cap] = float((short > long).mean())
+    return pd.Series(right, name="share right").rename_axis("words at most").round(3)
+
+
 STRONG_TASTE = AnnotatorModel(0.8, 1.0)
 
 
@@ -633,24 +660,36 @@ def taste_curve(
 # --- inputs, a second retriever, twenty seeds -----------------------------------------------------------------------
 
 
+class _Watched(list[Any]):
+    """A column of a data set that knows whether somebody looked into it."""
+
+    read = False
+
+    def __getitem__(self, i: Any) -> Any:
+        self.read = True
+        return super().__getitem__(i)
+
+    def __iter__(self) -> Any:
+        self.read = True
+        return super().__iter__()
+
+
 def inputs_read() -> int:
-    """Count the columns other than prompt, type and reference that the presets read from the table of prompts."""
-    read: set[str] = set()
+    """Count the columns besides prompt, reference and type that are read when all presets score a data set.
+
+    The data set has what a set of preferences would have: the preferred answer, the rejected one, a score. The call is
+    the one of TRL's trainers, which hand over every column.
+    """
     prompts = rr.load_prompts()
-
-    class Spy(dict[str, Any]):
-        def __getitem__(self, key: str) -> Any:
-            read.add(key)
-            return super().__getitem__(key)
-
-    columns = Spy({name: list(prompts[name]) for name in prompts.columns})
-    columns["preferred"] = [""] * len(prompts)  # what a preference data set would have
+    known = {"reference": list(prompts.reference), "query_type": list(prompts.query_type)}
+    others = ("chosen", "rejected", "score", "accept", "split")
+    columns = {name: _Watched([""] * len(prompts)) for name in others}
     retriever = Retriever(VectorEncoder({}))
     retriever.encode = lambda texts: np.ones((len(texts), 2))  # type: ignore[method-assign]
     for name in rr.PRESETS:
-        score = rr.preset(name, retriever)
-        score(columns["prompt"], columns["reference"], columns["reference"], columns["query_type"])
-    return len(read - {"prompt", "query_type", "reference"})
+        function = rr.preset(name, retriever).as_trl_reward_func()
+        function(list(prompts.prompt), list(prompts.reference), **known, **columns)
+    return sum(column.read for column in columns.values())
 
 
 @lru_cache(maxsize=1)
