@@ -112,7 +112,7 @@ class BradleyTerryReward:
     Parameters
     ----------
     C : float
-        Inverse strength of the ridge penalty, on features scaled to unit spread of their differences.
+        Inverse strength of the ridge penalty; the features are taken as they are.
     """
 
     def __init__(self, C: float = 1.0) -> None:
@@ -120,36 +120,41 @@ class BradleyTerryReward:
             raise ValueError(f"C must be positive, got {C!r}")
         self.C = C
 
-    def fit(self, features_a: Any, features_b: Any, labels: Any) -> BradleyTerryReward:
+    def fit(
+        self, features_a: Any, features_b: Any, preferred: Any, *, choices: int = 1
+    ) -> BradleyTerryReward:
         """Fit to P pairs.
 
         Parameters
         ----------
         features_a, features_b : arrays of shape (P, f)
-        labels : bool array, shape (P,)
-            True where a was preferred.
+        preferred : array of shape (P,)
+            Whether a was preferred, or the share of annotators who did, in [0, 1].
+        choices : int
+            Annotators of each pair.
         """
         a, b = np.asarray(features_a, float), np.asarray(features_b, float)
-        labels = np.asarray(labels)
+        share = np.asarray(preferred, float)
         if a.shape != b.shape or a.ndim != 2 or not len(a):
             raise ValueError(f"features must be (P, f) alike, got {a.shape} and {b.shape}")
-        if labels.shape != (len(a),) or len(np.unique(labels)) != 2:
-            raise ValueError(f"labels must be {len(a)} values of two kinds")
+        if share.shape != (len(a),) or not ((share >= 0) & (share <= 1)).all():
+            raise ValueError(f"preferred must be {len(a)} values in [0, 1]")
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             raise ValueError("features must be finite")
         difference = a - b
-        spread = np.sqrt(np.mean(difference**2, axis=0))
-        self.scale = np.where(spread > 0, spread, 1.0)
-        # every pair once in each order, so that the order in which answers were written says nothing
-        both = np.vstack([difference, -difference]) / self.scale
-        chosen = np.concatenate([labels.astype(bool), ~labels.astype(bool)])
-        model = LogisticRegression(C=self.C / 2, fit_intercept=False, max_iter=2000)
-        self.weights = model.fit(both, chosen).coef_[0]
+        # without an intercept a choice of b is a choice of a in the swapped pair
+        both = np.vstack([difference, -difference])
+        weight = choices * np.concatenate([share, 1 - share])
+        won = np.ones(len(both), bool)
+        won[1::2] = False
+        both[1::2] *= -1
+        model = LogisticRegression(C=self.C, fit_intercept=False, max_iter=2000)
+        self.weights = model.fit(both, won, sample_weight=weight).coef_[0]
         return self
 
     def score(self, features: Any) -> Floats:
         """Return s(x, answer) of N answers, shape (N,); only differences mean something."""
-        return np.asarray(features, float) @ (self.weights / self.scale)
+        return np.asarray(features, float) @ self.weights
 
     def choice_probability(self, features_a: Any, features_b: Any) -> Floats:
         """Return the probability that a is preferred to b, shape (P,)."""
@@ -167,14 +172,15 @@ def pair_features(retriever: Retriever, queries: Sequence[str], responses: Seque
     Returns
     -------
     ndarray, shape (N, d + 1)
-        :math:`M(x)_k M(\\hat y)_k` of normalised embeddings, then :math:`\\log n`. Equal weights on the first d would
-        be the cosine: this model *can* learn what a topic is.
+        :math:`\\sqrt d \\, M(x)_k M(\\hat y)_k` of normalised embeddings, then :math:`\\log n`. Equal weights on
+        the first d would be the cosine: this model *can* learn what a topic is. The factor gives the d products
+        together about the spread of :math:`\\log n`, so that one ridge penalty is fair to both.
     """
     left, right = retriever.encode(queries), retriever.encode(responses)
     words = np.array([len(tokenize_words(text)) for text in responses], float)
     if (words == 0).any():
         raise ValueError(f"responses[{int(np.argmax(words == 0))}] has no words")
-    product = _unit(left) * _unit(right)
+    product = np.sqrt(left.shape[1]) * _unit(left) * _unit(right)
     return np.column_stack([product, np.log(words)])
 
 

@@ -59,13 +59,13 @@ def test_bradley_terry_recovers_planted_weights():
     a, b = rng.normal(size=(2, 20000, 4))
     labels = rng.random(20000) < expit((a - b) @ weights)
     model = BradleyTerryReward(C=100).fit(a, b, labels)
-    found = model.weights / model.scale
+    found = model.weights
     assert found @ weights / np.linalg.norm(found) / np.linalg.norm(weights) > 0.99
     np.testing.assert_allclose(found, weights, atol=0.05)
     # what depends on the question alone cancels
     shift = rng.normal(size=(20000, 1)) * [[0, 0, 0, 5.0]]
     again = BradleyTerryReward(C=100).fit(a + shift, b + shift, labels)
-    np.testing.assert_allclose(again.weights, model.weights, atol=1e-6)
+    np.testing.assert_allclose(again.weights, model.weights, atol=1e-4)
 
 
 def test_the_order_of_a_pair_says_nothing():
@@ -74,7 +74,7 @@ def test_the_order_of_a_pair_says_nothing():
     labels = rng.random(200) < 0.7
     model = BradleyTerryReward().fit(a, b, labels)
     swapped = BradleyTerryReward().fit(b, a, ~labels)
-    np.testing.assert_allclose(model.weights, swapped.weights, atol=1e-6)
+    np.testing.assert_allclose(model.weights, swapped.weights, atol=1e-4)
     one, other = model.choice_probability(a, b), model.choice_probability(b, a)
     np.testing.assert_allclose(one + other, 1)
 
@@ -83,13 +83,25 @@ def test_the_order_of_a_pair_says_nothing():
     ("a", "b", "labels", "message"),
     [
         (np.ones((2, 3)), np.ones((2, 2)), [True, False], "alike"),
-        (np.ones((2, 3)), np.zeros((2, 3)), [True, True], "two kinds"),
+        (np.ones((2, 3)), np.zeros((2, 3)), [True], "2 values"),
+        (np.ones((2, 3)), np.zeros((2, 3)), [0.5, 1.5], r"in \[0, 1\]"),
         (np.ones((2, 3)), np.full((2, 3), np.inf), [True, False], "finite"),
     ],
 )
 def test_bradley_terry_refuses(a, b, labels, message):
     with pytest.raises(ValueError, match=message):
         BradleyTerryReward().fit(a, b, labels)
+
+
+def test_shares_are_several_choices():
+    rng = np.random.default_rng(6)
+    a, b = rng.normal(size=(2, 50, 3))
+    counts = rng.integers(0, 5, size=50)
+    shares = BradleyTerryReward().fit(a, b, counts / 4, choices=4)
+    rows = np.repeat(np.arange(50), 4)
+    single = np.concatenate([np.arange(4) < k for k in counts])
+    one_by_one = BradleyTerryReward().fit(a[rows], b[rows], single)
+    np.testing.assert_allclose(shares.weights, one_by_one.weights, atol=1e-4)
 
 
 def test_penalty_must_be_positive():
@@ -102,7 +114,7 @@ def test_equal_weights_on_the_features_are_the_cosine(minilm):
     texts = ["Equal poles push each other away.", "Bread needs yeast and time."]
     features = pair_features(minilm, queries, texts)
     np.testing.assert_allclose(
-        features[:, :-1].sum(axis=1), minilm.relevance(queries, texts), atol=1e-6
+        features[:, :-1].sum(axis=1) / np.sqrt(384), minilm.relevance(queries, texts), atol=1e-6
     )
     np.testing.assert_allclose(features[:, -1], np.log([7, 6]))
     with pytest.raises(ValueError, match=r"responses\[1\] has no words"):
