@@ -503,8 +503,8 @@ def replicate(
     DataFrame
         One row a triplet of a held-out country. ``rm_wrong``: the long answer off the topic scores higher.
         ``qr_right``, ``r3_right``, ``r3_far_right``: relevance and R3 prefer the short one. ``matched_right``: the
-        model at equal length. ``pair_right``, ``longest_right``: share of the country's pairs. Scores, relevances and ratios
-        of lengths and relevances of the triplet.
+        model at equal length. ``pair_right``, ``longest_right``: share of the country's pairs. Then scores, relevances
+        and the ratios of lengths and of relevances.
     """
     answers = load_answers()
     annotator = annotator or calibrated_annotator()

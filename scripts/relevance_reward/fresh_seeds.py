@@ -3,7 +3,7 @@
     python scripts/relevance_reward/fresh_seeds.py [FIRST LAST]
 
 Run by ``nox -s full -- relevance_reward``. What the seed draws: texts, the question that is encoded again, sampled
-gradients, splits of the countries, pairs, choices, triplets, resamples, and the answers that a trained policy gives.
+gradients, splits of the countries, choices, triplets and resamples.
 With FIRST and LAST only these seeds are measured, and kept for a later call; the result is stored when all are there.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from paperkit import data
-from paperkit.relevance_reward import experiments, lm_experiments
+from paperkit.relevance_reward import experiments
 from paperkit.sweeps import judged_under_seeds
 
 SEEDS = range(1, 21)
@@ -23,10 +23,7 @@ def main() -> None:
     parser.add_argument("ends", type=int, nargs="*", help="first and last seed")
     ends = parser.parse_args().ends or [SEEDS[0], SEEDS[-1]]
     seeds = range(ends[0], ends[1] + 1)
-    table = {
-        **judged_under_seeds("relevance_reward", experiments.stochastic_claims, seeds=seeds),
-        **judged_under_seeds("relevance_reward", lm_experiments.stochastic_claims, seeds=seeds),
-    }
+    table = judged_under_seeds("relevance_reward", experiments.stochastic_claims, seeds=seeds)
     if seeds != SEEDS:
         return
     data.save_stored(
