@@ -721,3 +721,18 @@ def type_error_curve(shares: Sequence[float], *, n: int = 16) -> pd.DataFrame:
             ],
         }
     )
+
+
+def encoder_reads() -> dict[str, np.ndarray]:
+    """Texts read by the encoder up to each update: without memory, and with it in a QR and an R3 run (seed 0)."""
+    table = rollouts()
+    table = table[table["seed"] == 0]
+    reads = {}
+    for run, label in (("qr", "QR run"), ("r3", "R³ run")):
+        retriever, counts = Retriever(CountingEncoder()), []
+        for _, rows in table[table["run"] == run].groupby("step"):
+            retriever.relevance(rows["query"].tolist(), rows["text"].tolist())
+            counts.append(retriever.encoded)
+        reads[label] = np.array(counts)
+        rows_a_step = len(rows)
+    return {"without memory": 2 * rows_a_step * np.arange(1, len(counts) + 1), **reads}
