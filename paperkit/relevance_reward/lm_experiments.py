@@ -45,7 +45,7 @@ WARM: dict[str, Any] = {
     "seed": 0,
 }  # fmt: skip
 RUN: dict[str, Any] = {
-    "steps": 25, "group_size": 8, "max_new_tokens": 16, "beta": 0.02, "learning_rate": 1e-3,
+    "steps": 20, "group_size": 8, "max_new_tokens": 16, "beta": 0.02, "learning_rate": 1e-3,
 }  # fmt: skip
 ADAPTER: dict[str, Any] = {"top_blocks": 8, "rank": 16, "alpha": 16.0}
 
@@ -53,10 +53,10 @@ ADAPTER: dict[str, Any] = {"top_blocks": 8, "rank": 16, "alpha": 16.0}
 RUNS: dict[str, tuple[str, bool, int]] = {
     "qr": ("qr", True, 0),
     "r3": ("r3", True, 0),
-    "qr_li": ("qr_li", True, 0),
     "qr_shuffled": ("qr", True, 1),
     "qr_cold": ("qr", False, 0),
 }
+SHORT = {"qr_shuffled": 12, "qr_cold": 12}  # updates of the controls
 LAST_STEPS = 5
 
 
@@ -205,7 +205,7 @@ def rl_run(
     scale : float
         Factor of the reward, see :func:`reward_scale`.
     steps : int, optional
-        Instead of those of :data:`RUN`.
+        Instead of those of :data:`RUN` or :data:`SHORT`.
     store : path, optional
         Folder of a run that can be interrupted.
 
@@ -218,7 +218,7 @@ def rl_run(
     """
     asked = trained_questions()
     policy = LanguageModelPolicy(start, **ADAPTER, seed=seed)
-    settings: dict[str, Any] = RUN | ({} if steps is None else {"steps": steps})
+    settings = RUN | {"steps": steps or SHORT.get(name, RUN["steps"])}
     table = rl.rloo(
         policy, asked, chat(asked), run_reward(name, scale), seed=seed, store=store,
         callback=callback, measure=measures, **settings,
@@ -249,9 +249,14 @@ def run_seeds() -> tuple[int, ...]:
 
 REQUEST = " Answer in one short sentence."  # so that answers end; the reward does not see it
 POOL: dict[str, dict[str, int]] = {
-    "open": {"n": 64, "max_new_tokens": 32},
-    "closed": {"n": 16, "max_new_tokens": 20},
+    "open": {"n": 64, "max_new_tokens": 24},
+    "closed": {"n": 16, "max_new_tokens": 14},
 }
+
+
+def pool_questions(query_type: str) -> pd.DataFrame:
+    """The test questions with answers to select from: 16 open ones or all 36 closed ones."""
+    return questions(query_type=query_type, split="test").head(16 if query_type == "open" else 36)
 
 
 def draw_answers(name: str, *, n: int, max_new_tokens: int, seed: int) -> pd.DataFrame:
@@ -355,7 +360,7 @@ def copy_prices() -> pd.DataFrame:
         ``name``, ``question``, ``log_copy`` (nats, unmodified model, with :data:`REQUEST`), ``qr``, ``qr_li`` and
         ``r3``: the rewards of the copy.
     """
-    table = questions(split="test")
+    table = pool_questions("open")
     asked = table["prompt"].tolist()
     terms = preset("r3_open", minilm()).components(asked, asked)
     return pd.DataFrame(
@@ -372,11 +377,11 @@ def copy_prices() -> pd.DataFrame:
 
 # ------------------------------------------------------------------------------------- policies on held-out questions
 
-HELD_OUT: dict[str, Any] = {"samples": 4, "max_new_tokens": 16, "seed": 7}
+HELD_OUT: dict[str, Any] = {"samples": 2, "max_new_tokens": 16, "seed": 7}
 
 
 def held_out_answers(policy: LanguageModelPolicy) -> pd.DataFrame:
-    """Answers to every test question, four each, from the same random numbers for every policy, with scores."""
+    """Answers to every test question, two each, from the same random numbers for every policy, with scores."""
     parts = []
     for query_type in ("open", "closed"):
         table = questions(query_type=query_type, split="test")
@@ -537,14 +542,15 @@ def run_records() -> pd.DataFrame:
 def last_steps(run: str, column: str) -> pd.Series:
     """Mean of a column over the last steps of a run, one a seed."""
     table = rollouts()
-    table = table[(table["run"] == run) & (table["step"] > table["step"].max() - LAST_STEPS)]
-    return table.groupby("seed")[column].mean()
+    table = table[table["run"] == run]
+    return table[table["step"] > table["step"].max() - LAST_STEPS].groupby("seed")[column].mean()
 
 
 def copies_at_the_end(run: str) -> Interval:
     """Share of exact copies in the last steps, all seeds, with an interval over prompts and runs."""
     table = rollouts()
-    table = table[(table["run"] == run) & (table["step"] > table["step"].max() - LAST_STEPS)]
+    table = table[table["run"] == run]
+    table = table[table["step"] > table["step"].max() - LAST_STEPS]
     cells = table.groupby(["seed", "query"])["exact"].mean().to_numpy()
     return over_questions(cells, f"copies-{run}")
 
@@ -640,12 +646,6 @@ def fresh_answers(policy: LanguageModelPolicy, run: str, *, k: int = 8) -> pd.Da
     )
 
 
-def fresh_copies(start: models.LanguageModel | None = None) -> pd.DataFrame:
-    """Fresh answers of the stored QR and R3 policies."""
-    start = stored_start() if start is None else start
-    return pd.concat([fresh_answers(trained_policy(run, start), run) for run in ("qr", "r3")])
-
-
 def encoder_calls(run: str = "qr", seed: int = 0) -> float:
     """Texts that go through the encoder over texts that the reward compares, in the log of a run."""
     table = rollouts()
@@ -664,10 +664,14 @@ class CountingEncoder:
         return np.array([[1.0 + len(text)] for text in texts])
 
 
-def stochastic_claims() -> dict[str, tuple[float, Interval | None]]:
-    """The live claims of notebooks 3 and 4 that depend on PAPERKIT_SEED."""
-    table = fresh_copies().groupby("run")["exact"].mean()
-    return {"c2c7-live": (float(table["qr"] - table["r3"]), None)}
+def copies_now(start: models.LanguageModel | None = None) -> dict[str, float]:
+    """Mean probability of the exact copy under the stored QR and R3 policies, computed again, without sampling."""
+    start = stored_start() if start is None else start
+    asked = trained_questions()
+    return {
+        run: float(np.exp(copy_logprobs(trained_policy(run, start), asked)).mean())
+        for run in ("qr", "r3")
+    }
 
 
 # -------------------------------------------------------------------------------------------- notebook 4: query types

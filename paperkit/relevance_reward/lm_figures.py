@@ -44,7 +44,6 @@ def token_prices(words: Sequence[Sequence[str]], prices: Sequence[np.ndarray]) -
         ax.set_ylabel("price (nats)")
         ax.set_title(f"together {values.sum():.1f} nats: one answer in {np.exp(values.sum()):,.0f}",
                      loc="left", fontsize=10)  # fmt: skip
-    figure.tight_layout()
     return figure
 
 
@@ -98,8 +97,7 @@ def selection(
         ax.set_xticks(sizes[::2], [str(n) for n in sizes[::2]])
         ax.minorticks_off()
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncols=min(len(labels), 3), frameon=False)
-    figure.tight_layout(rect=(0, 0, 1, 0.86))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 3), frameon=False)
     return figure
 
 
@@ -128,12 +126,11 @@ def run_shares(runs: Sequence[str] = ("qr", "r3")) -> Figure:
     axes[1, 0].set_ylabel("words an answer")
     axes[1, 0].set_ylim(bottom=0)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncols=3, frameon=False, fontsize=9)
-    figure.tight_layout(rect=(0, 0, 1, 0.93))
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
-def run_paths(runs: Sequence[str] = ("qr", "r3", "qr_li", "qr_shuffled", "qr_cold")) -> Figure:
+def run_paths(runs: Sequence[str] = ("qr", "r3", "qr_shuffled", "qr_cold")) -> Figure:
     """Share of exact copies against the distance from the start, one line a run."""
     table = lab.rollouts()
     figure, axes = plt.subplots(1, 2, figsize=(8.2, 3.7), sharey=True)
@@ -151,8 +148,7 @@ def run_paths(runs: Sequence[str] = ("qr", "r3", "qr_li", "qr_shuffled", "qr_col
     axes[1].axvline(worth, color=COLOURS["black"], linewidth=1, linestyle=":")
     axes[1].text(worth + 0.1, 0.5, "price of\nthe copy", fontsize=8, va="center")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncols=3, frameon=False, fontsize=9)
-    figure.tight_layout(rect=(0, 0, 1, 0.86))
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
@@ -171,7 +167,6 @@ def run_prompts(run: str = "qr") -> Figure:
         ax.set_ylim(-0.03, 1.03)
     figure.supxlabel("updates")
     figure.supylabel("share of exact copies")
-    figure.tight_layout()
     return figure
 
 
@@ -194,7 +189,6 @@ def held_out(metrics: dict[str, tuple[str, str]]) -> Figure:
         ax.margins(x=0.15)
     np.atleast_1d(axes)[0].set_yticks(range(len(policies)), list(policies.values()))
     np.atleast_1d(axes)[0].invert_yaxis()
-    figure.tight_layout()
     return figure
 
 

@@ -119,6 +119,7 @@ class LanguageModelPolicy:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("lora_" in name)
             if "lora_" in name:
+                parameter.data = parameter.data.float()  # small updates would vanish in half precision
                 self.parameters.append(parameter)
         # The top blocks as a decoder of their own, with the library's rotary angles and masks.
         self._top = copy.copy(model.model)
@@ -174,7 +175,8 @@ class LanguageModelPolicy:
             if isinstance(module, BaseTunerLayer):
                 base = module.get_base_layer()
                 update = module.get_delta_weight("default").detach()
-                base.weight = torch.nn.Parameter(base.weight + update, requires_grad=False)
+                whole = (base.weight.float() + update).to(base.weight.dtype)
+                base.weight = torch.nn.Parameter(whole, requires_grad=False)
                 parent, _, child = name.rpartition(".")
                 setattr(layers.get_submodule(parent), child, base)
         return LanguageModel(plain.eval(), self.lm.tokenizer, self.lm.label)

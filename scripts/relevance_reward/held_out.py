@@ -1,8 +1,8 @@
-"""The policies of the RL runs on questions they were not trained on (about half a CPU minute a policy).
+"""The policies of the RL runs on questions they were not trained on (about a quarter of a CPU minute a policy).
 
     python scripts/relevance_reward/held_out.py
 
-Run by ``nox -s full -- relevance_reward`` after ``rl_runs.py``. Stores ``results/held_out``: four answers of each
+Run by ``nox -s full -- relevance_reward`` after ``rl_runs.py``. Stores ``results/held_out``: two answers of each
 policy to each test question, with scores. Finished policies are kept in ``build/`` and not repeated.
 """
 

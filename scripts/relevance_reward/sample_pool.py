@@ -1,10 +1,10 @@
-"""Answers of SmolLM2 to held-out questions, to select from (about six CPU minutes).
+"""Answers of SmolLM2 to held-out questions, to select from (about three CPU minutes).
 
     python scripts/relevance_reward/sample_pool.py
 
-Run by ``nox -s full -- relevance_reward``. Stores ``results/pool``: 64 answers to each open and 16 to each closed test
-question, at temperature 1, with every term of the reward, and ``results/prices``: what copying a question costs.
-Finished questions are kept in ``build/`` and not repeated.
+Run by ``nox -s full -- relevance_reward``. Stores ``results/pool``: 64 answers to each of 16 open and 16 to each
+closed test question, at temperature 1, with every term of the reward, and ``results/prices``: what copying a question
+costs. Finished questions are kept in ``build/`` and not repeated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     cases = [
         {"name": name, **lab.POOL[query_type]}
         for query_type in ("closed", "open")
-        for name in lab.questions(query_type=query_type, split="test").index
+        for name in lab.pool_questions(query_type).index
     ]
     table = sweeps.sweep(answers, cases, store=STORE, workers=1, description="answers")
     table = lab.score_pool(table.drop(columns=["n", "max_new_tokens", "seed"]))
