@@ -97,7 +97,9 @@ def selection(
         ax.set_xticks(sizes[::2], [str(n) for n in sizes[::2]])
         ax.minorticks_off()
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 3), frameon=False)
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=min(len(labels), 3), frameon=False
+    )
     return figure
 
 

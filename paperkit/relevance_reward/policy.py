@@ -119,7 +119,9 @@ class LanguageModelPolicy:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("lora_" in name)
             if "lora_" in name:
-                parameter.data = parameter.data.float()  # small updates would vanish in half precision
+                parameter.data = (
+                    parameter.data.float()
+                )  # small updates would vanish in half precision
                 self.parameters.append(parameter)
         # The top blocks as a decoder of their own, with the library's rotary angles and masks.
         self._top = copy.copy(model.model)

@@ -35,7 +35,9 @@ def test_a_reward_that_reads_another_question_does_not_pay_for_copies(ledger):
 
 def test_without_the_length_incentive_r3_is_hacked(ledger, monkeypatch):
     table = lab.pool()
-    monkeypatch.setattr(lab, "pool", lambda query_type="open": table.assign(R3=table["qr"] * table["rp"]))
+    monkeypatch.setattr(
+        lab, "pool", lambda query_type="open": table.assign(R3=table["qr"] * table["rp"])
+    )
     prices = data.stored("relevance_reward", "prices")
     broken = price("R3", rewards=prices.assign(r3=prices["qr"]))
     assert not held(ledger, "c2b2-price-r3", broken.estimate)
@@ -67,7 +69,9 @@ def test_kl_as_a_mean_over_tokens_is_another_number(ledger, monkeypatch):
 
 def test_references_of_other_questions_select_nothing(ledger, monkeypatch):
     table = lab.pool("closed")
-    rolled = table.assign(AR_RP=np.roll(table["AR_RP"].to_numpy(), 7), R3=np.roll(table["R3"].to_numpy(), 7))
+    rolled = table.assign(
+        AR_RP=np.roll(table["AR_RP"].to_numpy(), 7), R3=np.roll(table["R3"].to_numpy(), 7)
+    )
     monkeypatch.setattr(lab, "pool", lambda query_type="open": rolled)
     gap = lab.selection_difference("AR_RP", "QR", "correct", query_type="closed")
     assert not held(ledger, "c4b-selection", gap.estimate)
