@@ -200,6 +200,16 @@ def test_rloo_gradient_is_unbiased(policy, beta):
     assert far.max() < 5
 
 
+def test_a_baseline_that_includes_the_answer_shrinks_the_gradient(policy):
+    exact = torch.cat([g.flatten() for g in exact_gradient(policy, 0.0)])
+    mean, error = group_gradients(
+        policy, 0.0, k=2, groups=3000, baseline=lambda r: r - r.mean(1, keepdim=True)
+    )
+    far = (mean - exact).abs() / error.clamp(min=1e-3 * float(error.max()))
+    assert far.max() > 5
+    assert float((mean @ exact) / (exact @ exact)) == pytest.approx(0.5, abs=0.1)
+
+
 def test_loss_has_the_estimate_as_gradient():
     logps = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)
     advantages = torch.tensor([0.5, -0.25, -0.25])
