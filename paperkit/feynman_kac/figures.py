@@ -99,7 +99,8 @@ def _against(world: experiments.Line, runs: dict[bool, Any], title: str) -> Figu
             _centres(edges), tables.mean(0) / width, where="mid", color=COLOURS[role], label=name
         )
     ax.set(xlim=(-4, 4), xlabel="x", ylabel="density", title=title)
-    ax.legend()
+    ax.set_ylim(0, 1.45 * ax.get_ylim()[1])
+    ax.legend(loc="upper left")
     return figure
 
 
@@ -111,10 +112,12 @@ def path(target: str = "guidance 3") -> Figure:
     for ax, sigma in zip(axes, levels, strict=True):
         _, (edges, exact) = tables[True][sigma]
         width = edges[1] - edges[0]
-        ax.fill_between(_centres(edges), exact / width, color=COLOURS["grey"], alpha=0.3)
+        inner = slice(1, -1)  # the outer bins are open
+        where = _centres(edges)[inner]
+        ax.fill_between(where, exact[inner] / width, color=COLOURS["grey"], alpha=0.3)
         for correct, role in ((False, "baseline"), (True, "method")):
-            drawn = tables[correct][sigma][0].mean(0) / width
-            ax.step(_centres(edges), drawn, where="mid", color=COLOURS[role], lw=1.3)
+            drawn = tables[correct][sigma][0].mean(0)[inner] / width
+            ax.step(where, drawn, where="mid", color=COLOURS[role], lw=1.3)
         ax.set_title(f"noise {sigma:.2g}")
         ax.set(yticks=[], xlabel="y")
     axes[0].set_ylabel("density")
@@ -185,6 +188,9 @@ def more_steps(table: pd.DataFrame) -> Figure:
         )
     ax.axhline(0, color="k", lw=1)
     ax.set(xscale="log", xlabel="steps", ylabel="error of P(x > .75)")
+    ticks = sorted(set(table["steps"]))
+    ax.set_xticks(ticks, [str(n) for n in ticks])
+    ax.minorticks_off()
     ax.legend()
     return figure
 
@@ -252,7 +258,7 @@ def strength_slider() -> plotting.HTML:
         labels,
         name="guidance strength",
         alt="Density on a line for guidance strengths 1 to 5. At strength 1 all three curves agree;"
-        " with growing strength mixed scores put too much mass on the right mode, corrected samples"
+        " with growing strength added scores put too much mass on the right mode, corrected samples"
         " follow the wanted density.",
         layout={"xaxis": {"title": "x"}, "yaxis": {"title": "density"}},
         start=4,
@@ -297,7 +303,7 @@ def forty_table(table: pd.DataFrame) -> Figure:
         ax.plot(values.mean(), place, "D", color=colour)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
-    ax.set(xlabel="total variation, 32 x 32 bins (dots: ten seeds; diamonds: mean)")
+    ax.set(xlabel="total variation, 32 x 32 bins")
     return figure
 
 
@@ -445,7 +451,7 @@ def dimensions(table: pd.DataFrame, column: str = "shift") -> Figure:
         ax.set(xscale="log", xlabel="principal components")
         ax.set_xticks(ticks, [str(d) for d in ticks])
         ax.minorticks_off()
-    axes[0].set_ylabel("distance of class means from exact")
+    axes[0].set(ylabel="distance of class means from exact", ylim=(0, None))
     axes[1].set(ylabel="ancestors of 256 particles", ylim=(0, None))
     axes[0].legend()
     return figure
@@ -462,7 +468,7 @@ def image_table(table: pd.DataFrame) -> Figure:
         ax.plot(values.mean(), place, "D", color=colour)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
-    ax.set(xscale="log", xlabel="Fréchet distance from real digits (log scale)")
+    ax.set(xscale="log", xlabel="Fréchet distance from real digits")
     return figure
 
 
@@ -490,10 +496,10 @@ def products(table: pd.DataFrame) -> Figure:
                 label=name,
             )
         ax.set_xticks(range(len(names)), names, rotation=35, ha="right")
-        ax.set(title=title, ylim=(0, 1.05))
+        ax.set(title=title, ylim=(0, 1.3), yticks=[0, 0.25, 0.5, 0.75, 1])
         ax.grid(axis="x", visible=False)
     axes[0].set_ylabel("share with both properties")
-    axes[0].legend(fontsize=9)
+    axes[0].legend(fontsize=9, ncols=2, loc="upper left")
     return figure
 
 

@@ -24,7 +24,7 @@ from . import composition as compositions
 from . import double_well, networks, sampler
 from .analytic import KernelDensity, stack_mixtures
 from .composition import Composition, composed_prior
-from .experiments import jackknife, mixture_moments, size_ratio
+from .experiments import jackknife, mean_interval, mixture_moments, size_ratio
 from .sampler import DegeneracyWarning, FKCResult, sigma_schedule
 
 # ------------------------------------------------------------------------------------ forty modes
@@ -545,9 +545,12 @@ def paired_gain(
 ) -> Interval:
     """Mean over seeds of `column` in rows `worse` minus rows `better`, interval by Student's t."""
     wide = table.pivot(index="seed", columns=by, values=column)
-    gaps = (wide[worse] - wide[better]).to_numpy()
-    made = jackknife(lambda rows: float(rows.mean()), gaps)
-    return Interval(made.estimate, made.low, made.high, 0.95, len(gaps), "Student's t over seeds")
+    return mean_interval(wide[worse] - wide[better])
+
+
+def mean_of(table: pd.DataFrame, column: str, method: str) -> Interval:
+    """Mean over seeds of `column` in the rows of one method, interval by Student's t."""
+    return mean_interval(table.loc[table["method"] == method, column])
 
 
 def kernel_gain(table: pd.DataFrame, d: int, column: str) -> Interval:
