@@ -5,6 +5,7 @@ Drawing only. The interactive ones work in a page without server or network.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -345,15 +346,18 @@ def well_slider() -> plotting.HTML:
         prior = compositions.composed_prior([beta], [0.0], [model.sigma_data**2], 10.0)
         traces = []
         for correct, name, role in ((False, "plain", "baseline"), (True, "corrected", "method")):
-            result = sampler.sample(
-                compositions.annealed(model, beta),
-                (1, 300, 3, 2),
-                sampler.sigma_schedule(60, 10.0, 0.03, "karras"),
-                correct=correct,
-                initial=prior,
-                generator=profiles.generator("feynman_kac", "wells", beta),
-                dtype=torch.float32,
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", sampler.DegeneracyWarning)
+                result = sampler.sample(
+                    compositions.annealed(model, beta),
+                    (1, 500, 3, 2),
+                    sampler.sigma_schedule(60, 10.0, 0.03, "karras"),
+                    noise=2**0.5,
+                    correct=correct,
+                    initial=prior,
+                    generator=profiles.generator("feynman_kac", "wells", beta),
+                    dtype=torch.float32,
+                )
             w = torch.softmax(result.log_weights[0], 0)
             drawn = studies.distance_histogram(result.particles[0], w)
             traces.append(
