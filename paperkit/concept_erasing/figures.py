@@ -230,9 +230,9 @@ def drift_and_error(prompts: str = "bare") -> Figure:
         errors = [float(states[f"error {s:g}"].mean()) for s in experiments.SCALES]
         right.plot(experiments.SCALES, errors, "o-", color=ERASER_COLOURS[name], label=name)
     left.set(xscale="log", yticks=range(len(names)), yticklabels=names,
-             xlabel="mean squared drift (one dot a seed)", ylim=(len(names) - 0.5, -0.5))  # fmt: skip
+             xlabel="mean squared drift", ylim=(len(names) - 0.5, -0.5))  # fmt: skip
     right.set(yscale="log", xlabel="guidance scale s", ylabel="squared error of the sampled field")
-    right.legend(fontsize=8.5)
+    right.legend(fontsize=8.5, loc="center right")
     return figure
 
 

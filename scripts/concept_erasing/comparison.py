@@ -136,7 +136,10 @@ def keep_weights() -> None:
     """Put together what the notebooks use."""
     tensors, grid = {}, {}
     for prompts, eraser in GRID:
-        found = load_file(STORE / f"{prompts} {eraser}.safetensors")
+        file = STORE / f"{prompts} {eraser}.safetensors"
+        if not file.exists():  # not trained yet
+            continue
+        found = load_file(file)
         for name, value in found.items():
             if name.startswith("grid/"):
                 grid[name[5:]] = (value * 255).round().to(torch.uint8).numpy()
@@ -170,7 +173,7 @@ def main() -> None:
         keep_table(parts)
         if seed == 0:
             keep(prompts, eraser, rate)
-        if k + 1 == len(FIRST) + len(COLOURED):
+        if k + 1 in (len(FIRST), len(FIRST) + len(COLOURED)):
             keep_weights()
 
 

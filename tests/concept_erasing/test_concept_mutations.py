@@ -224,9 +224,31 @@ def exchanged_shift():
 STORED = {
     "c1c-scenes": (lambda: ex.rate("surgical"), lambda: ex.rate("frozen")),
     "c1d-base": (lambda: ex.rate("frozen"), lambda: ex.rate("surgical")),
-    "c1i-paraphrase": (
-        lambda: ex.rate("surgical", "paraphrase"),
-        lambda: ex.rate("frozen", "paraphrase"),
+    # Rows that are declared as not supported turn red when they hold.
+    "c1i-paraphrase": (lambda: ex.rate("surgical", "paraphrase"), lambda: ex.rate("surgical")),
+    "c1j-paraphrase-gap": (
+        lambda: ex.difference("Concept Ablation", "surgical", "shape", "paraphrase"),
+        lambda: ex.difference("ESD", "surgical", "shape", "paraphrase"),
+    ),
+    "c2e-clean-esd": (
+        lambda: ex.difference("surgical", "ESD", "clean", "erased", scale=7.5),
+        lambda: ex.difference("surgical", "ESD", "rmse", "erased", scale=7.5),
+    ),
+    "c3h-shift-ablation": (
+        lambda: ex.shift_gap("Concept Ablation", "surgical"),
+        lambda: ex.shift_gap("surgical", "ESD"),
+    ),
+    "c4f-only-anchor": (
+        lambda: ex.field_ratio("u2", "Concept Ablation + anchor 10", "surgical"),
+        lambda: ex.field_ratio("u2", "ESD", "surgical"),
+    ),
+    "c5d-rmse-anchor": (
+        lambda: ex.difference("Concept Ablation + anchor 10", "surgical", "rmse", "kept", scale=7.5),
+        lambda: ex.difference("Concept Ablation", "frozen", "rmse", "kept", scale=7.5),
+    ),
+    "c7g-scale-anchor": (
+        lambda: ex.field_ratio("error 7.5", "Concept Ablation + anchor 10", "surgical"),
+        lambda: ex.field_ratio("error 7.5", "ESD", "surgical"),
     ),
     "c2d-clean": (ex.clean_gap, lambda: -1 - ex.clean_gap()),
     "c3d-shift-swap": (
@@ -262,21 +284,17 @@ STORED = {
         lambda: ex.difference("Concept Ablation", "surgical", "rmse", "kept", scale=7.5),
         lambda: ex.difference("surgical", "Concept Ablation", "rmse", "kept", scale=7.5),
     ),
-    "c5c-rmse-seeds": (
-        lambda: ex.smallest_rmse_gap("Concept Ablation", "surgical"),
-        lambda: ex.smallest_rmse_gap("surgical", "Concept Ablation"),
-    ),
     "c6a-alternatives": (
         ex.smallest_alternative,
         lambda: ex.rate("surgical", shape="square").estimate,
     ),
     "c7c-scale": (
         lambda: ex.field_ratios("error 7.5", "surgical", "Concept Ablation").max(),
-        lambda: ex.field_ratios("error 7.5", "Concept Ablation", "surgical").max(),
+        lambda: ex.field_ratios("error 7.5", "surgical", "ESD").max(),
     ),
     "c7d-scale-coloured": (
         lambda: ex.field_ratios("error 7.5", "surgical", "Concept Ablation", prompts="coloured").max(),
-        lambda: ex.field_ratios("error 7.5", "Concept Ablation", "surgical", prompts="coloured").max(),
+        lambda: ex.field_ratios("error 7.5", "surgical", "ESD", prompts="coloured").max(),
     ),
     "c7e-growing": (ex.growth, lambda: 1 / ex.growth()),
 }  # fmt: skip
@@ -301,11 +319,9 @@ def test_purification_without_inversion(ledger):
         return np.nanmedian(evaluation.median_shift(before, after)), after
 
     moved, after = shift("frozen, then erased")
-    assert ledger.judge("c8b-shift", moved).ok
     assert ledger.judge("c8a-purified", (after["shape"] == "triangle").mean()).ok
     fresh, _ = shift("fresh noise")
-    assert not ledger.judge("c8b-shift", fresh).ok
+    assert ledger.judge("c8f-control", fresh / moved).ok
     assert not ledger.judge("c8f-control", fresh / fresh).ok
     _, same = shift("erased, there and back")
     assert not ledger.judge("c8a-purified", (same["shape"] == "triangle").mean()).ok
-    assert not ledger.judge("c8e-same-model", (after["shape"] == "circle").mean()).ok
