@@ -552,7 +552,7 @@ def size_slope(errors: dict[int, np.ndarray]) -> Interval:
     return replace(double, estimate=double.estimate / 2, low=double.low / 2, high=double.high / 2)
 
 
-def step_error_gain(target: str, *, populations: int = 128, size: int = 512) -> Interval:
+def step_error_gain(target: str, *, populations: int = 512, size: int = 512) -> Interval:
     """Claims f4a, f4b: error of log Z with 50 steps minus twice that with 200."""
     truth = line(target).expectations()["log Z"]
     values = [
@@ -676,9 +676,11 @@ def variance_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def corrected_variances(noise: float | str, size: int, beta: float = 2.0) -> np.ndarray:
+def corrected_variances(
+    noise: float | str, size: int, beta: float = 2.0, *, populations: int = 32
+) -> np.ndarray:
     """Variance of each corrected population."""
-    result = gaussian_run(beta, noise, f"corrected{size}", size=size)
+    result = gaussian_run(beta, noise, f"corrected{size}", size=size, populations=populations)
     first = result.mean(lambda x: x[..., 0])
     return (result.mean(lambda x: x[..., 0] ** 2) - first**2).numpy()
 
@@ -696,7 +698,7 @@ def variance_z(noises: Sequence[float] = (1.0, 2**0.5), size: int = 4000) -> flo
 
 def tempered_trend(few: int = 250, many: int = 4000) -> Interval:
     """Claim f5c: variance with many particles minus that with few, tempered noise."""
-    values = [corrected_variances("tempered_noise", size) for size in (many, few)]
+    values = [corrected_variances("tempered_noise", size, populations=128) for size in (many, few)]
     return claims.bootstrap(
         lambda a, b: a.mean() - b.mean(), *values, method="percentile", rng=_rng("trend")
     )
