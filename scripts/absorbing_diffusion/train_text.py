@@ -7,6 +7,10 @@ The learning rate is constant for ``--steps`` updates and falls to zero over ``-
 Several processes may run at once: each takes the kind that is furthest behind and free.
 At the end, or earlier with ``--export``, the checkpoints (half precision) and the learning curves
 that the book shows are written.
+
+Other sizes and a GPU: ``--size 768 12 12 --length 1024 --batch 512 --device cuda --name large`` has the
+shape of the paper's small model (width, blocks, heads). Networks of another size have a name of
+their own and are kept in the build folder; the book does not read them.
 """
 
 from __future__ import annotations
@@ -16,11 +20,12 @@ import contextlib
 import fcntl
 import json
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from paperkit import data, models
+from paperkit import data, models, profiles
 from paperkit.absorbing_diffusion.losses import any_order_loss, autoregressive_loss
 from paperkit.absorbing_diffusion.networks import NETWORKS, TransformerConfig
 from paperkit.absorbing_diffusion.text import load_kjv
@@ -40,24 +45,35 @@ class Pause(Exception):
     """The slice is over; the state is on disk."""
 
 
-def batch(tokens: torch.Tensor, step: int, seed: int) -> torch.Tensor:
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, and where."""
+
+    config: TransformerConfig = CONFIG
+    batch: int = BATCH
+    length: int = LENGTH
+    device: str = "cpu"
+    name: str = ""
+
+
+def batch(tokens: torch.Tensor, step: int, seed: int, size: int) -> torch.Tensor:
     """Windows of step `step`: each epoch goes once through all, in an order of its own."""
-    n = len(tokens) // BATCH
+    n = len(tokens) // size
     epoch, k = divmod(step, n)
     order = torch.randperm(
         len(tokens), generator=torch.Generator().manual_seed(1_000_003 * seed + epoch)
     )
-    return tokens[order[k * BATCH : (k + 1) * BATCH]]
+    return tokens[order[k * size : (k + 1) * size].to(tokens.device)]
 
 
 def loss(kind: str, model, x: torch.Tensor, step: int, seed: int) -> torch.Tensor:
     """The training loss in nats a token; the masks depend on step and seed alone."""
     if kind == "ar":
         return autoregressive_loss(model, x).mean() / x.shape[1]
-    masks = torch.Generator().manual_seed(7_000_003 * (seed + 1) + step)
+    masks = torch.Generator(x.device).manual_seed(7_000_003 * (seed + 1) + step)
     count = None
     if step < EASY:
-        count = torch.randint(1, LENGTH // 2 + 1, (len(x),), generator=masks)
+        count = torch.randint(1, x.shape[1] // 2 + 1, (len(x),), generator=masks, device=x.device)
     each = any_order_loss(model, x, count=count, normalized=kind != "time", generator=masks)
     return each.mean() / x.shape[1]
 
@@ -69,7 +85,7 @@ def validate(kind: str, model, tokens: torch.Tensor) -> float:
     if kind == "ar":
         nats = torch.cat([autoregressive_loss(model, x) for x in tokens.split(64)])
     else:
-        masks = torch.Generator().manual_seed(5)
+        masks = torch.Generator(tokens.device).manual_seed(5)
         nats = torch.cat([any_order_loss(model, x, generator=masks) for x in tokens.split(64)])
     model.train()
     return float(nats.mean() / tokens.shape[1])
@@ -78,12 +94,17 @@ def validate(kind: str, model, tokens: torch.Tensor) -> float:
 class Run:
     """One kind and seed: its files, and how to go on with it."""
 
-    def __init__(self, kind: str, seed: int) -> None:
-        self.kind, self.seed = kind, seed
-        self.state = BUILD / f"{kind}-{seed}.safetensors"
-        self.cooling = BUILD / f"{kind}-{seed}-cooldown.safetensors"
-        self.curve_file = BUILD / f"{kind}-{seed}.json"
-        self.lock_file = BUILD / f"{kind}-{seed}.lock"
+    def __init__(self, kind: str, seed: int, plan: Plan) -> None:
+        self.kind, self.seed, self.plan = kind, seed, plan
+        stem = f"{plan.name}-{kind}-{seed}".lstrip("-")
+        self.state = BUILD / f"{stem}.safetensors"
+        self.cooling = BUILD / f"{stem}-cooldown.safetensors"
+        self.curve_file = BUILD / f"{stem}.json"
+        self.lock_file = BUILD / f"{stem}.lock"
+
+    def network(self) -> torch.nn.Module:
+        """Return the network before training."""
+        return NETWORKS[self.kind](self.plan.config, seed=self.seed).to(self.plan.device)
 
     def curve(self) -> list[dict]:
         """Return what was measured after each slice."""
@@ -98,7 +119,7 @@ class Run:
 
     def train(self, until: int, constant: int, cooldown: int, every: int, tokens, check) -> None:
         """Go on to update `until`."""
-        model = NETWORKS[self.kind](CONFIG, seed=self.seed)
+        model = self.network()
         began = time.process_time()
         curve = self.curve()
         so_far = curve[-1]["cpu_seconds"] if curve else 0.0
@@ -112,7 +133,7 @@ class Run:
             def step(i, _, first=first, stop=stop):
                 if first + i >= stop:
                     raise Pause
-                x = batch(tokens, first + i, self.seed)
+                x = batch(tokens, first + i, self.seed, self.plan.batch)
                 return loss(self.kind, model, x, first + i, self.seed)
 
             with contextlib.suppress(Pause):
@@ -130,7 +151,7 @@ class Run:
         curve.append(
             {
                 "step": until,
-                "tokens": until * BATCH * LENGTH,
+                "tokens": until * self.plan.batch * self.plan.length,
                 "nats_per_token": validate(self.kind, model, check),
                 "cpu_seconds": round(so_far + time.process_time() - began, 1),
                 "cooldown": until > constant,
@@ -149,7 +170,7 @@ class Run:
 
     def export(self, steps: int, digest: str) -> None:
         """Write the checkpoint that the book reads, and register it."""
-        model = NETWORKS[self.kind](CONFIG, seed=self.seed)
+        model = self.network()
         curve = self.curve()
         self.load(model, self.cooling if curve[-1]["cooldown"] else self.state)
         name = f"kjv_{self.kind}" + (f"_{self.seed}" if self.seed else "")
@@ -201,20 +222,31 @@ def main() -> None:
     parser.add_argument("--cooldown", type=int, default=1000, help="updates of falling rate")
     parser.add_argument("--slice", type=int, default=200, help="updates before the next kind")
     parser.add_argument("--every", type=int, default=100, help="updates between written states")
+    parser.add_argument("--size", type=int, nargs=3, metavar=("WIDTH", "BLOCKS", "HEADS"))
+    parser.add_argument("--length", type=int, default=LENGTH, help="tokens of a window")
+    parser.add_argument("--batch", type=int, default=BATCH, help="windows of an update")
+    parser.add_argument("--device", default=profiles.current().device)
+    parser.add_argument("--name", default="", help="of a network of another size")
     parser.add_argument("--export", action="store_true", help="write checkpoints and curves")
     chosen = parser.parse_args()
     BUILD.mkdir(parents=True, exist_ok=True)
-    runs = [Run(kind, chosen.seed) for kind in chosen.kinds]
+    if (chosen.size or chosen.length != LENGTH or chosen.batch != BATCH) and not chosen.name:
+        parser.error("a network of another size, length or batch needs a --name")
+    width, depth, heads = chosen.size or (CONFIG.width, CONFIG.depth, CONFIG.heads)
+    config = replace(CONFIG, width=width, depth=depth, heads=heads)
+    plan = Plan(config, chosen.batch, chosen.length, chosen.device, chosen.name)
+    runs = [Run(kind, chosen.seed, plan) for kind in chosen.kinds]
     if chosen.export:
         export(runs, chosen.steps, chosen.seed)
         return
-    tokens = load_kjv("train", length=LENGTH).tensor()
-    check = load_kjv("validation", length=LENGTH).tensor()[::6]
+    tokens = load_kjv("train", length=plan.length).tensor().to(plan.device)
+    check = load_kjv("validation", length=plan.length).tensor()[::6].to(plan.device)
     total = chosen.steps + chosen.cooldown
     while True:
         open_runs = sorted((r for r in runs if r.steps() < total), key=lambda r: r.steps())
         if not open_runs:
-            export(runs, chosen.steps, chosen.seed)
+            if not plan.name:
+                export(runs, chosen.steps, chosen.seed)
             return
         for run in open_runs:
             if run.steps() >= open_runs[0].steps() + chosen.slice:

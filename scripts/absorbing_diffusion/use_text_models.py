@@ -1,7 +1,7 @@
 """Store what the text models do: bounds on six texts, a gap in a verse, generated text.
 
 ``python scripts/absorbing_diffusion/use_text_models.py`` reads the checkpoints that
-``train_text.py`` wrote, and takes about two CPU minutes.
+``train_text.py`` wrote, and takes about six CPU minutes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ def main() -> None:
         data.save_stored(
             "absorbing_diffusion", name, value, script=SCRIPT, settings={"repeats": 2}, seeds=[0]
         )
-        print(name, {k: v for k, v in value.items() if k != "bounds"})
+        print(name, {k: v for k, v in value.items() if k not in ("bounds", "examples")}, flush=True)
+    judged = experiments.judge_independently(parts["text_samples"])
+    data.save_stored(
+        "absorbing_diffusion",
+        "text_judge",
+        judged,
+        script=SCRIPT,
+        settings={"texts": 24},
+        seeds=[0],
+    )
+    print("text_judge", judged)
 
 
 if __name__ == "__main__":
