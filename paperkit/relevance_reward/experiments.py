@@ -623,7 +623,7 @@ def capped_r3(table: pd.DataFrame, caps: Sequence[int]) -> pd.Series:
     return pd.Series(right, name="share right").rename_axis("words at most").round(3)
 
 
-STRONG_TASTE = AnnotatorModel(0.8, 1.0)
+MILDER_TASTE = AnnotatorModel(0.8, 1.0)
 
 
 def negatives_curve(
@@ -635,7 +635,7 @@ def negatives_curve(
     """
     rows = []
     for each in shares:
-        table = study(n, annotator=STRONG_TASTE, off_topic_share=each, shuffle_negatives=shuffle)
+        table = study(n, annotator=MILDER_TASTE, off_topic_share=each, shuffle_negatives=shuffle)
         right = over_countries(~table.rm_wrong, table.entity, f"negatives-{each}")
         rows.append(
             {"off_topic_share": each, "right": right.estimate, "low": right.low, "high": right.high}

@@ -1,10 +1,11 @@
-"""Judge every live claim that depends on the seed under PAPERKIT_SEED = 1 .. 20 (about 8 CPU minutes).
+"""Judge every live claim that depends on the seed under PAPERKIT_SEED = 1 .. 20 (about 10 CPU minutes).
 
     python scripts/relevance_reward/fresh_seeds.py [FIRST LAST]
 
 Run by ``nox -s full -- relevance_reward``. What the seed draws: texts, the question that is encoded again, sampled
 gradients, splits of the countries, choices, triplets and resamples.
-With FIRST and LAST only these seeds are measured, and kept for a later call; the result is stored when all are there.
+With FIRST and LAST only these seeds are measured; what was measured is kept for a later call with more of them, and the
+result says which seeds it has.
 """
 
 from __future__ import annotations
@@ -24,15 +25,13 @@ def main() -> None:
     ends = parser.parse_args().ends or [SEEDS[0], SEEDS[-1]]
     seeds = range(ends[0], ends[1] + 1)
     table = judged_under_seeds("relevance_reward", experiments.stochastic_claims, seeds=seeds)
-    if seeds != SEEDS:
-        return
     data.save_stored(
         "relevance_reward",
         "fresh_seeds",
         table,
         script="scripts/relevance_reward/fresh_seeds.py",
         settings={"claims": sorted(table)},
-        seeds=SEEDS,
+        seeds=seeds,
     )
 
 
