@@ -83,7 +83,8 @@ def selection(
     query_type: str = "open",
 ) -> Figure:
     """Best of n by several rewards, one panel a measure, with intervals over questions."""
-    figure, axes = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics), 3.5))
+    width = max(3.6 * len(metrics), 5.6)
+    figure, axes = plt.subplots(1, len(metrics), figsize=(width, 3.5))
     for ax, (metric, name) in zip(np.atleast_1d(axes), metrics.items(), strict=True):
         curves = lab.selection_curves(rewards, metric, sizes, query_type=query_type)
         for reward, rows in curves.groupby("reward", sort=False):
@@ -98,7 +99,7 @@ def selection(
         ax.minorticks_off()
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside upper center", ncols=min(len(labels), 3), frameon=False
+        handles, labels, loc="outside upper center", ncols=3 if len(metrics) > 1 else 1, frameon=False
     )
     return figure
 
