@@ -99,7 +99,11 @@ def selection(
         ax.minorticks_off()
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside upper center", ncols=3 if len(metrics) > 1 else 1, frameon=False
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=3 if len(metrics) > 1 else 1,
+        frameon=False,
     )
     return figure
 
