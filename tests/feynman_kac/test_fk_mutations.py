@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from paperkit import claims, data
-from paperkit.feynman_kac import composition, experiments, sampler, studies
+from paperkit.feynman_kac import composition, double_well, experiments, sampler, studies
 from paperkit.feynman_kac.experiments import Interval
 
 RIGHT = composition.log_weight_rate
@@ -271,9 +271,13 @@ def test_four_particles_stored(ledger):
     pair = "target score, plain", "target score, corrected"
     assert held(ledger, "f7b-distances", studies.paired_gain(table, "distances", *pair))
     assert not held(ledger, "f7b-distances", studies.paired_gain(table, "distances", *pair[::-1]))
-    # a model of temperature 1 would not pass the gate: its energies are those of another system
-    own = studies.mean_of(table, "energies", "target score, plain")
-    assert not held(ledger, "f7a-own-error", own)
+    # a model of another temperature would not pass the gate
+    wrong = [
+        studies.energy_distance(part, torch.full((len(part),), 1 / len(part)), 2)
+        for part in double_well.reference(1).split(1000)
+    ]
+    assert held(ledger, "f7a-own-error", studies.mean_of(table, "energies", "model at T=2"))
+    assert not held(ledger, "f7a-own-error", experiments.mean_interval(wrong))
 
 
 def test_models_exchanged_in_guidance(ledger):
