@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.special import log_softmax
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from paperkit import claims, data, models, profiles
 from paperkit.claims import Interval
@@ -121,19 +121,15 @@ def closed_form_error(scales: Sequence[float] = (1.0, 2.0, 3.0)) -> float:
 
 def at_margin(model: features.UnconstrainedFeatures, margin: np.ndarray) -> np.ndarray:
     """Log-probabilities of the closed-form path at given margins of token 0 over token 1, (M, V)."""
-    from scipy.optimize import brentq
-
-    def gap(s: float, u: float) -> float:
-        return float(model.path(0, 1, [s])[1][0]) - u
-
-    high = 1.0
-    while gap(high, float(np.max(margin))) < 0:
+    margin = np.asarray(margin, dtype=float)
+    low, high = np.zeros_like(margin), np.ones_like(margin)
+    while (model.path(0, 1, high)[1] < margin).any():
         high *= 1.5
-    s = [
-        0.0 if gap(0.0, u) >= 0 else brentq(gap, 0.0, high, args=(u,), xtol=1e-15, rtol=1e-15)
-        for u in margin
-    ]
-    return model.path(0, 1, s)[0]
+    for _ in range(60):  # the margin rises with s: halve the bracket down to rounding
+        middle = (low + high) / 2
+        below = model.path(0, 1, middle)[1] < margin
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return model.path(0, 1, high)[0]
 
 
 def canonical_path(
@@ -205,7 +201,8 @@ def similarity_correlation(n_models: int = 2000) -> Interval:
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    return float(spearmanr(x, y).statistic)
+    """Correlation of ranks, without the test that makes scipy's function slow on thousands of resamples."""
+    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
 
 def same_policy() -> tuple[float, float]:
@@ -390,6 +387,12 @@ def falling_shares(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def falling_share(table: pd.DataFrame) -> Interval:
+    """Share of all ordered pairs at all prompts that start by falling, whole prompts resampled (claim a1d)."""
+    shares = (table["blocks"] < 0).groupby(table["statement"]).mean().to_numpy(float)
+    return mean_interval(shares, "all pairs")
 
 
 def smallest_control_rate(table: pd.DataFrame) -> float:
@@ -824,6 +827,26 @@ def filter_curve(
     return records
 
 
+def train_fifths(world: RefusalWorld, seed: int) -> list[dict[str, Any]]:
+    """Train on each fifth of the 85/15 set by ln-CHES, the lowest first; one record a fifth."""
+    found, table = world.preference_pairs(judge="soft", seed=seed)
+    rows = mixed_set(table, np.random.default_rng([seed, 3]))
+    scores = pairs.score_pairs(world.model, [found[i] for i in rows])["ln_ches"].to_numpy()
+    records = []
+    for fifth, kept in enumerate(np.array_split(np.argsort(scores, kind="stable"), 5), 1):
+        result = train_world(world, [found[rows[i]] for i in kept], seed=seed)
+        ches = float(scores[kept].mean())
+        records.append({"seed": seed, "fifth": fifth, "ln_ches": ches, **result})
+    return records
+
+
+def fifths_correlation(table: pd.DataFrame) -> Interval:
+    """Rank correlation of ln-CHES and change of ln pi(y+) over the fifths, mean of the worlds (claim a5i)."""
+    values = [_spearman(rows["ln_ches"], rows["change"]) for _, rows in table.groupby("seed")]
+    rng = profiles.rng(CHAPTER, "fifths")
+    return claims.bootstrap(np.mean, np.array(values), method="percentile", rng=rng)
+
+
 def similarity_by_kind(world: RefusalWorld, seed: int) -> pd.DataFrame:
     """ln-CHES of all pairs of a world with their category."""
     found, table = world.preference_pairs(judge="soft", seed=seed)
@@ -942,14 +965,3 @@ def stochastic_claims() -> dict[str, tuple[float, Interval | None]]:
         "a3g-fresh-world": (rise(records, "both-refuse"), None),
         "a6f-fresh-world": (rise(records, "lowest tenth"), None),
     }
-
-
-def resampled_claims() -> dict[str, tuple[float, Interval | None]]:
-    """Claims on stored runs, whose intervals are resampled under ``PAPERKIT_SEED``."""
-    authored = stored_scores()
-    found = {
-        "a5a-ln-ches": rank_correlation(authored, "ln_ches"),
-        "a5b-beats-edit-distance": rank_difference(authored, "ln_ches", "neg_edit_distance"),
-        **world_claims(stored_worlds()),
-    }
-    return {id: (interval.estimate, interval) for id, interval in found.items()}

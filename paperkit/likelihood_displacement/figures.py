@@ -445,6 +445,38 @@ def arm_forest(table: pd.DataFrame, arms: Sequence[str]) -> Figure:
     return figure
 
 
+def fifths_curves(table: pd.DataFrame) -> Figure:
+    """Change of the preferred responses after training on each fifth by ln-CHES, one line a world."""
+    figure, ax = _axes(height=3)
+    for _, rows in table.groupby("seed"):
+        ax.plot(rows["fifth"], rows["change"], "-", color=COLOURS["blue"], alpha=0.35, lw=1.2)
+    mean = table.groupby("fifth")["change"].mean()
+    ax.plot(mean.index, mean, "o-", color=COLOURS["vermillion"], lw=2.2, label="mean")
+    ax.axhline(0, color=COLOURS["black"], lw=0.8)
+    ax.set_xticks(range(1, 6), ["lowest", "2", "3", "4", "highest"])
+    ax.set(xlabel="fifth of the pairs by ln-CHES", ylabel=r"change of $\ln \pi(y^+)$, nats")
+    ax.legend(fontsize=9)
+    return figure
+
+
+def refusal_bars(table: pd.DataFrame, arms: Mapping[str, str]) -> Figure:
+    """Kinds of SmolLM2's responses, one bar a training; ``arms`` maps the stored name to the label."""
+    figure, ax = _axes(height=0.42 * len(arms) + 1.3, width=7.4)
+    shown = list(reversed(arms))
+    kinds = {"soft": COLOURS["blue"], "hard": COLOURS["black"], "answer": COLOURS["orange"]}
+    left = np.zeros(len(shown))
+    for kind, colour in kinds.items():
+        share = np.array([(table.loc[table["arm"] == a, "kind"] == kind).mean() for a in shown])
+        label = kind if kind == "answer" else f"{kind} refusal"
+        ax.barh(range(len(shown)), share, left=left, color=colour, height=0.7, label=label)
+        left += share
+    ax.set_yticks(range(len(shown)), [arms[a] for a in shown])
+    ax.set(xlim=(0, 1), xlabel="share of sampled responses")
+    ax.grid(axis="y", visible=False)
+    ax.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.4, 1.14), ncols=3)
+    return figure
+
+
 def filter_slider(curve: pd.DataFrame, pairs_of_world: pd.DataFrame) -> plotting.HTML:
     """What is kept at each filter, and what training on it does, by share kept."""
     import plotly.graph_objects as go

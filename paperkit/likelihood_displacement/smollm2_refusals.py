@@ -55,19 +55,19 @@ TEACHING: dict[str, Any] = {
     "train": 10,
     "own_answers": 0.25,
 }
-SAMPLING: dict[str, Any] = {"samples": 16, "temperature": 1.0}
+SAMPLING: dict[str, Any] = {"samples": 8, "temperature": 1.0}
 TRAINING: dict[str, Any] = {
     "loss": "dpo",
     "beta": 0.1,
-    "n_steps": 12,
-    "batch_size": 8,
+    "n_steps": 8,
+    "batch_size": 6,
     "optimizer": "rmsprop",
-    "learning_rate": 1e-5,
+    "learning_rate": 2e-5,
     "train": 10,
 }
-EVALUATION: dict[str, Any] = {"n_samples": 8, "temperature": 0.7}
+EVALUATION: dict[str, Any] = {"n_samples": 4, "temperature": 0.7}
 SFT_WEIGHT = 0.1
-ARMS = ("both-refuse", "all pairs", "lowest third", "highest third", "all pairs + SFT")
+ARMS = ("both-refuse", "lowest third", "highest third", "all pairs", "all pairs + SFT")
 
 
 def refusal_kind(text: str) -> str:

@@ -239,8 +239,11 @@ def train_preferences(
     tokens: list[dict[str, float]] = []
 
     def record(step: int) -> None:
-        with torch.no_grad():
-            log_p = pair_logprobs(model, pairs, batch_size=evaluation_size).double()
+        if step == 0:
+            log_p = reference.double()
+        else:
+            with torch.no_grad():
+                log_p = pair_logprobs(model, pairs, batch_size=evaluation_size).double()
         gain = log_p[:, 0] - log_p[:, 1] - reference_margin
         records.append(
             pd.DataFrame(

@@ -1,9 +1,9 @@
-"""Judge every claim that depends on the seed under PAPERKIT_SEED = 1 .. 20 (about eight CPU minutes).
+"""Judge every live claim that depends on the seed under PAPERKIT_SEED = 1 .. 20 (about four CPU minutes).
 
     python scripts/likelihood_displacement/fresh_seeds.py
 
-Run by ``nox -s full -- likelihood_displacement``. What the seed draws: random models, a refusal world from its first
-weight on with its samples and ties, and the resamples behind the intervals of stored runs.
+Run by ``nox -s full -- likelihood_displacement``. What the seed draws: random models, and a refusal world from its
+first weight on with its samples and ties.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ SEEDS = range(1, 21)
 
 def main() -> None:
     table = judged_under_seeds(CHAPTER, experiments.stochastic_claims, seeds=SEEDS)
-    table |= judged_under_seeds(CHAPTER, experiments.resampled_claims, seeds=SEEDS)
     data.save_stored(
         CHAPTER,
         "fresh_seeds",

@@ -1,10 +1,11 @@
 """Refusal worlds, each with every arm of preference training (about a CPU minute a world).
 
-    python scripts/likelihood_displacement/refusal_world.py [FIRST LAST]
+    python scripts/likelihood_displacement/refusal_world.py [FIRST LAST | fifths]
 
 Run by ``nox -s full -- likelihood_displacement``. Finished worlds are kept in ``build/`` and not repeated. Ships the
 pretrained world of seed 0 as a checkpoint, stores the arms of all (``results/refusal_world``), and the
-map of judges and the filter's curve for the shipped ones (``results/judge_map``, ``results/filter_curve``).
+map of judges and the filter's curve for the shipped ones (``results/judge_map``, ``results/filter_curve``), and
+trainings on fifths by ln-CHES in five worlds (``results/ches_fifths``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from paperkit.likelihood_displacement.refusal_world import RefusalWorld
 
 SCRIPT = "scripts/likelihood_displacement/refusal_world.py"
 STORE = profiles.project_root() / "build" / "likelihood_displacement"
-SEEDS = profiles.pick(quick=list(range(10)), full=list(range(50)))
+SEEDS = profiles.pick(quick=[0, 5, 6, 7, 8], full=list(range(50)))
 PRETRAINING = {"n_steps": 500, "batch_size": 64, "learning_rate": 2e-3}
 
 
@@ -44,7 +45,16 @@ def one_curve(*, seed: int) -> list[dict[str, Any]]:
     return experiments.filter_curve(experiments.shipped_world(seed), seed)
 
 
+def fifths(*, seed: int) -> list[dict[str, Any]]:
+    shipped = seed in experiments.SHIPPED_WORLDS
+    world = experiments.shipped_world(seed) if shipped else RefusalWorld.pretrain(seed=seed)
+    return experiments.train_fifths(world, seed)
+
+
 def main() -> None:
+    if sys.argv[1:] == ["fifths"]:
+        store_fifths()
+        return
     first, last = (int(x) for x in sys.argv[1:3]) if len(sys.argv) > 2 else (0, len(SEEDS))
     sweeps.sweep(one_world, [{}], seeds=SEEDS[first:last], store=STORE, description="worlds")
     if last < len(SEEDS):
@@ -65,6 +75,16 @@ def main() -> None:
             "likelihood_displacement", name, table,
             script=SCRIPT, settings=settings, seeds=shipped,
         )  # fmt: skip
+    store_fifths()
+
+
+def store_fifths() -> None:
+    seeds = list(range(5))
+    table = sweeps.sweep(fifths, [{}], seeds=seeds, store=STORE, description="fifths")
+    data.save_stored(
+        "likelihood_displacement", "ches_fifths", table, script=SCRIPT,
+        settings={"pretraining": PRETRAINING, "training": experiments.TRAINING}, seeds=seeds,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -79,19 +79,20 @@ def main() -> None:
         return
     _, table = own_pairs()
     print(table.groupby("category")["ln_ches"].describe().round(2).to_string(), flush=True)
+    keep("smollm2_pairs", table)
     for arm in refusals.ARMS:
         parts.append(sweeps.sweep(after, [{"arm": arm}], seeds=[SEED], store=STORE))
-        print(parts[-1]["kind"].value_counts(normalize=True).round(3).to_dict(), arm, flush=True)
+        print(arm, parts[-1]["kind"].value_counts(normalize=True).round(3).to_dict(), flush=True)
+        keep("smollm2_refusals", pd.concat(parts, ignore_index=True).drop(columns="seed"))
+
+
+def keep(name: str, table: pd.DataFrame) -> None:
     settings = {
         "model": "SmolLM2-135M-Instruct, 4-bit weights", "teaching": refusals.TEACHING,
         "sampling": refusals.SAMPLING, "training": refusals.TRAINING,
         "evaluation": refusals.EVALUATION, "sft": refusals.SFT_WEIGHT,
     }  # fmt: skip
-    found = pd.concat(parts, ignore_index=True).drop(columns="seed")
-    for name, frame in (("smollm2_refusals", found), ("smollm2_pairs", table)):
-        data.save_stored(
-            CHAPTER, name, frame, script=SCRIPT, settings=settings, seeds=[SEED]
-        )  # fmt: skip
+    data.save_stored(CHAPTER, name, table, script=SCRIPT, settings=settings, seeds=[SEED])
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ from paperkit.likelihood_displacement import (
     rates,
     training,
 )
+from paperkit.likelihood_displacement import smollm2_refusals as refusals
 from paperkit.likelihood_displacement.features import MultiTokenFeatures, UnconstrainedFeatures
 from paperkit.likelihood_displacement.pairs import TokenPair
+from paperkit.models import prefix_tree
 
 RATES = UnconstrainedFeatures.rates
 
@@ -364,3 +366,66 @@ def test_replicate_of_another_world(ledger):
     other = stored.assign(seed=stored["seed"].map({0: 5, 5: 6, 6: 7, 7: 8, 8: 0}))
     worst, _ = ex.replicate_difference(other, arms=("both-refuse",))
     assert not ledger.judge("a3f-replicate", worst).ok
+
+
+# --------------------------------------------------------------- attacks that the brief does not name
+
+
+def test_positions_by_place_instead_of_depth(ledger, monkeypatch, tiny_llama):
+    """Tokens of the tree are numbered in the order in which they are packed."""
+    right = pairs.score_pairs(tiny_llama, PAIRS)["ln_ches"].to_numpy()
+    build = prefix_tree._Tree.build
+
+    def numbered(sequences):
+        tree = build(sequences)
+        return dataclasses.replace(tree, depth=np.arange(len(tree.token)))
+
+    monkeypatch.setattr(prefix_tree._Tree, "build", numbered)
+    wrong = pairs.score_pairs(tiny_llama, PAIRS)["ln_ches"].to_numpy()
+    error = float(np.abs(wrong - right).max() / np.abs(right).max())
+    assert not ledger.judge("a5f-replicate-scores", error).ok
+
+
+def test_mean_in_place_of_summed_log_probabilities(ledger, monkeypatch):
+    original = training.pair_logprobs
+
+    def averaged(model, token_pairs, *, batch_size=None):
+        lengths = [[len(pair.chosen), len(pair.rejected)] for pair in token_pairs]
+        return original(model, token_pairs, batch_size=batch_size) / torch.tensor(lengths)
+
+    monkeypatch.setattr(training, "pair_logprobs", averaged)
+    worst, _ = ex.replicate_difference(ex.stored_worlds(), arms=("both-refuse",))
+    assert not ledger.judge("a3f-replicate", worst).ok
+
+
+def test_a_margin_without_its_reference(ledger, monkeypatch):
+    original = losses.preference_loss
+
+    def without(margin, reference_margin, kind="dpo", beta=0.1, *, delta=1.0):
+        return original(margin, torch.zeros_like(margin), kind, beta, delta=delta)
+
+    monkeypatch.setattr(training, "preference_loss", without)
+    worst, _ = ex.replicate_difference(ex.stored_worlds(), arms=("both-refuse", "85/15"))
+    assert not ledger.judge("a3f-replicate", worst).ok
+
+
+def test_fifths_in_the_wrong_order(ledger):
+    table = data.stored("likelihood_displacement", "ches_fifths")
+    found = ex.fifths_correlation(table)
+    assert ledger.judge("a5i-fifths", found.estimate, interval=found).ok
+    turned = ex.fifths_correlation(table.assign(ln_ches=-table["ln_ches"]))
+    assert not ledger.judge("a5i-fifths", turned.estimate, interval=turned).ok
+
+
+def test_a_model_that_is_unaligned_would_be_news(ledger):
+    """The rows that are not supported turn red when the harm of the paper appears in the table."""
+    table = data.stored("likelihood_displacement", "smollm2_refusals")
+    for id, harmed, arms in (
+        ("a3h-smollm2", "both-refuse", ("both-refuse", "taught")),
+        ("a6g-smollm2", "highest third", ("lowest third", "highest third")),
+    ):
+        gap = refusals.refusal_gap(table, *arms)
+        assert ledger.judge(id, gap.estimate, interval=gap).ok
+        answers = table.assign(kind=table["kind"].where(table["arm"] != harmed, "answer"))
+        gap = refusals.refusal_gap(answers, *arms)
+        assert not ledger.judge(id, gap.estimate, interval=gap).ok
