@@ -842,7 +842,10 @@ def train_fifths(world: RefusalWorld, seed: int) -> list[dict[str, Any]]:
 
 def fifths_correlation(table: pd.DataFrame) -> Interval:
     """Rank correlation of ln-CHES and change of ln pi(y+) over the fifths, mean of the worlds (claim a5i)."""
-    values = [_spearman(rows["ln_ches"], rows["change"]) for _, rows in table.groupby("seed")]
+    values = [
+        _spearman(rows["ln_ches"].to_numpy(float), rows["change"].to_numpy(float))
+        for _, rows in table.groupby("seed")
+    ]
     rng = profiles.rng(CHAPTER, "fifths")
     return claims.bootstrap(np.mean, np.array(values), method="percentile", rng=rng)
 

@@ -462,7 +462,7 @@ def fifths_curves(table: pd.DataFrame) -> Figure:
 def refusal_bars(table: pd.DataFrame, arms: Mapping[str, str]) -> Figure:
     """Kinds of SmolLM2's responses, one bar a training; ``arms`` maps the stored name to the label."""
     figure, ax = _axes(height=0.42 * len(arms) + 1.3, width=7.4)
-    shown = list(reversed(arms))
+    shown = list(arms)[::-1]
     kinds = {"soft": COLOURS["blue"], "hard": COLOURS["black"], "answer": COLOURS["orange"]}
     left = np.zeros(len(shown))
     for kind, colour in kinds.items():
