@@ -166,7 +166,7 @@ def test_relevance_of_the_wrong_question(ledger, monkeypatch):
 
     def swapped(answers, countries, rng):
         triplets = original(answers, countries, rng)
-        triplets["query"] = np.roll(triplets["query"].to_numpy(), 1)
+        triplets["query"] = np.roll(triplets["query"].to_numpy(), ex.DRAWS)
         return triplets
 
     monkeypatch.setattr(ex, "draw_triplets", swapped)
