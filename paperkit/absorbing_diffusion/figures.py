@@ -399,6 +399,7 @@ def text_quality(stored: dict[str, Any]) -> Figure:
     for ax in (left, right):
         ax.axhline(stored["true_text"], color=COLOURS["grey"], ls="--", lw=1)
         ax.set(xscale="log", ylabel="judge's nats per token")
+        ax.xaxis.set_minor_formatter("")  # the labels of minor ticks would overlap
     left.set(xlabel="texts read by the network, a text")
     right.set(xlabel="CPU seconds for 64 texts")
     left.legend(fontsize=8)
