@@ -153,7 +153,7 @@ def test_annotator_without_taste_for_length(ledger):
     wrong, difference = ex.share(plain, "rm_wrong"), ex.relevance_minus_model(plain)
     assert not ledger.judge("c1b-prefers-long", wrong.estimate, interval=wrong).ok
     assert wrong.estimate < ex.share(ex.study(4), "rm_wrong").estimate - 0.2
-    assert difference.estimate < ex.relevance_minus_model(ex.study(4)).estimate
+    assert not ledger.judge("c1e-difference", difference.estimate, interval=difference).ok
 
 
 def test_the_milder_the_taste_the_better():
@@ -174,8 +174,6 @@ def test_relevance_of_the_wrong_question(ledger, monkeypatch):
     right, matched = ex.share(table, "qr_right"), ex.share(table, "matched_right")
     assert not ledger.judge("c1c-relevance-right", right.estimate, interval=right).ok
     assert not ledger.judge("c1d-length-matched", matched.estimate, interval=matched).ok
-    difference = ex.relevance_minus_model(table)
-    assert not ledger.judge("c1e-difference", difference.estimate, interval=difference).ok
 
 
 def test_reward_model_of_random_choices(ledger, monkeypatch):
