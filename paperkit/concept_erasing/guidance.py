@@ -201,7 +201,7 @@ def ablation_target(eps_alternative: Tensor) -> Tensor:
 
 
 def error_bound(d_squared: Tensor, u_squared: Tensor, scale: float, drift_weight: float) -> Tensor:
-    """Return (s^2 + 1/lambda)(|d|^2 + lambda |u|^2), never below the sampled field's error."""
+    r"""Return :math:`(s^2 + 1/\lambda)(|d|^2 + \lambda |u|^2)`, at least the sampled field's error."""
     if not drift_weight > 0:
         raise ValueError(f"drift_weight must be positive, got {drift_weight!r}")
     return (scale**2 + 1 / drift_weight) * (d_squared + drift_weight * u_squared)

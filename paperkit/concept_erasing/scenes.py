@@ -352,7 +352,7 @@ class TextEncoder(nn.Module):
     Notes
     -----
     Padding gets the state zero. ``config.use_attention_mask`` is true, so that `diffusers` and
-    :func:`paperkit.concept_erasing.encode_prompts` hand the mask over.
+    :func:`paperkit.concept_erasing.sampling.encode_prompts` hand the mask over.
     """
 
     def __init__(self, model: nn.Module, mean: Tensor, sd: Tensor) -> None:

@@ -56,7 +56,7 @@ def from_epsilon_model(
     Parameters
     ----------
     model : callable
-        ``model(x, t) -> Tensor of the shape of x``, x of shape (n, *event) in the network's own
+        ``model(x, t) -> Tensor of the shape of x``, x of shape (n, ...) in the network's own
         scale and t of shape (n,).
     alphas_cumprod : Tensor, shape (T,)
         The share of the signal's variance at each time, strictly falling in (0, 1).

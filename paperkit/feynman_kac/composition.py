@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""``denoiser(y, sigma) -> E[clean | y]`` for y of shape (n, *event) and sigma of shape (n,)."""
+"""``denoiser(y, sigma) -> E[clean | y]`` for y of shape (n, ...) and sigma of shape (n,)."""
 
 Exponent = float | Callable[[float], float]
 """A number, or a function of sigma (which needs log-densities)."""
@@ -50,7 +50,7 @@ class StackedDenoiser:
     Parameters
     ----------
     function : callable
-        ``function(y, sigma) -> Tensor of shape (n_experts, n, *event)``.
+        ``function(y, sigma) -> Tensor of shape (n_experts, n, ...)``.
     n_experts : int
         How many denoisers it holds.
     """
@@ -67,7 +67,7 @@ class StackedDenoiser:
         return self.n_experts
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """Return the clean points that each expert expects, shape (n_experts, n, *event)."""
+        """Return the clean points that each expert expects, shape (n_experts, n, ...)."""
         return self.function(y, sigma)
 
 
@@ -77,7 +77,7 @@ def stack_denoisers(model: Callable[..., Tensor], conditions: Sequence[Any]) -> 
     Parameters
     ----------
     model : callable
-        ``model(y, sigma, condition) -> Tensor (m, *event)`` for y (m, *event), sigma (m,) and a
+        ``model(y, sigma, condition) -> Tensor (m, ...)`` for y (m, ...), sigma (m,) and a
         condition with m rows.
     conditions : sequence
         One for each expert: a number (a class label), or a tensor of shape (n_features, ...) that
@@ -189,12 +189,12 @@ class Composition:
 
         Parameters
         ----------
-        y : Tensor, shape (n, *event)
+        y : Tensor, shape (n, ...)
         sigma : float
 
         Returns
         -------
-        Tensor, shape (n_models, n, *event)
+        Tensor, shape (n_models, n, ...)
 
         Raises
         ------
@@ -300,17 +300,17 @@ def log_weight_rate(
 
     Parameters
     ----------
-    scores : Tensor, shape (n_models, n, *event)
+    scores : Tensor, shape (n_models, n, ...)
     exponents : sequence of n_models float
     noise_variance : float or Tensor (n,)
         :math:`\nu^2`, the squared noise coefficient of the forward process.
     divergence : float or Tensor (n,)
         :math:`\mathrm{div} f` of the forward drift.
     reward : Tensor (n,), optional
-    reward_gradient : Tensor (n, *event), optional
+    reward_gradient : Tensor (n, ...), optional
     reward_weight, reward_slope : float
         :math:`\beta_r` and its derivative in reverse time.
-    forward_drift : Tensor (n, *event), optional
+    forward_drift : Tensor (n, ...), optional
         :math:`f(y)`, needed only with a reward.
 
     Returns
@@ -412,7 +412,7 @@ def composed_prior(
     Parameters
     ----------
     exponents : sequence of float
-    means, variances : sequences of array_like, shape () or (*event)
+    means, variances : sequences of array_like, shape () or (...)
         Mean and variance of the clean data of each model, along each coordinate.
     sigma : float
         The noise level of the start, > 0.

@@ -170,7 +170,7 @@ def denoising_loss(
     ----------
     model : callable
         ``model(y, sigma, *conditions)``.
-    clean, noise : Tensor, shape (n, *event)
+    clean, noise : Tensor, shape (n, ...)
     sigma : Tensor, shape (n,)
     sigma_data : float
     *conditions : Tensor

@@ -147,7 +147,7 @@ class FKCResult:
 
     Attributes
     ----------
-    particles : Tensor, shape (P, K, *event)
+    particles : Tensor, shape (P, K, ...)
     log_weights : Tensor, shape (P, K), float64
         Belong to the particles; all zero right after a resampling and without correction.
     log_z_ratio : Tensor, shape (P,), float64
@@ -177,7 +177,7 @@ class FKCResult:
         return (values * weights.reshape(*weights.shape, *(1,) * (values.ndim - 2))).sum(1)
 
     def resample(self, n: int | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """Return equally weighted particles, shape (P, n, *event), by systematic resampling."""
+        """Return equally weighted particles, shape (P, n, ...), by systematic resampling."""
         chosen = resample_indices(self.log_weights, "systematic", generator, n=n)
         return _gather(self.particles, chosen)
 
@@ -237,7 +237,7 @@ def sample(
     composition : Composition
         The target.
     shape : tuple of int
-        ``(P, K, *event)``: independent populations, particles in each, shape of a particle.
+        ``(P, K, ...)``: independent populations, particles in each, shape of a particle.
     sigmas : Tensor, shape (n_steps + 1,)
         Falling positive noise levels, see :func:`sigma_schedule`. The result follows the target at
         the last of them.
@@ -369,7 +369,7 @@ def _move(
     correct: bool,
     batch_size: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Deterministic part of a step and the gain in log-weight, shapes (n, *event) and (n,)."""
+    """Deterministic part of a step and the gain in log-weight, shapes (n, ...) and (n,)."""
     parts = y.split(batch_size) if batch_size else (y,)
     moves, gains = [], []
     delta = sigma**2 - after**2
@@ -452,7 +452,7 @@ def _gather(particles: Tensor, chosen: Tensor) -> Tensor:
 def _gaussian(
     composition: Composition, sigma: float, initial: Any, event: list[int], y: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the starting Gaussian, each of shape (*event)."""
+    """Mean and variance of the starting Gaussian, each of shape (...)."""
     if initial is None:
         total = sum(composition.exponents_at(sigma))
         if not total > 0:
