@@ -127,6 +127,8 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     if not target.exists() or target.stat().st_size != source.stat().st_size:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
+    for path in (out / "_static").rglob("*.map"):  # of the theme's sources, which are not here
+        path.unlink()
     for path in (out / "_sources").rglob("*.ipynb"):
         offer_downloads(path)
     for path in out.rglob("*.html"):

@@ -15,7 +15,7 @@ from paperkit.book.layout import BookError
 #: Largest size in bytes of one page, one picture, and the whole site.
 PAGE_BUDGET = 1_500_000
 IMAGE_BUDGET = 400_000
-SITE_BUDGET = 60_000_000
+SITE_BUDGET = 75_000_000  # shared parts 20 MB, and about 5 MB a chapter with its downloads
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg"}
 # attributes through which a browser loads something as soon as it sees the element

@@ -22,6 +22,7 @@ import nbformat
 import pytest
 
 from paperkit.book.layout import Layout
+from paperkit.book.links import SITE_BUDGET
 from paperkit.book.pdf import FLAGS, browser, print_book
 
 pytestmark = [pytest.mark.site, pytest.mark.timeout(240)]
@@ -340,7 +341,7 @@ def test_a_downloaded_notebook_runs_again(tmp_path):
 
 def test_the_site_is_light_enough_to_pass_around():
     files = [path for path in SITE.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 60e6
+    assert sum(path.stat().st_size for path in files) < SITE_BUDGET
     assert [p for p in PAGES if (SITE / p).stat().st_size > 1.5e6] == []
     images = [path for path in files if path.suffix in {".png", ".jpg", ".webp", ".gif", ".svg"}]
     assert [str(path) for path in images if path.stat().st_size > 400e3] == []
