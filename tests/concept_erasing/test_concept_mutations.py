@@ -309,7 +309,7 @@ def test_mixed_up_erasers(ledger, row):
 
 def test_purification_without_inversion(ledger):
     unet = ex.stored_eraser("surgical")
-    drawn, images = ex.rendered_circles(20)
+    drawn, images = ex.rendered_circles(64)  # as many as the page has
     from paperkit.concept_erasing import scenes
 
     before = scenes.analyse(images)

@@ -394,7 +394,7 @@ def test_mean_in_place_of_summed_log_probabilities(ledger, monkeypatch):
         return original(model, token_pairs, batch_size=batch_size) / torch.tensor(lengths)
 
     monkeypatch.setattr(training, "pair_logprobs", averaged)
-    worst, _ = ex.replicate_difference(ex.stored_worlds(), arms=("both-refuse",))
+    worst, _ = ex.replicate_difference(ex.stored_worlds(), arms=("both-refuse", "85/15"))
     assert not ledger.judge("a3f-replicate", worst).ok
 
 
