@@ -151,6 +151,7 @@ def identity_lines(times: Sequence[float] = (0.3, 1.0, 1.4)) -> Figure:
                     xytext=(5, -12), fontsize=9,
                 )  # fmt: skip
     ax.set(xlabel="alignment of the token with the movement of h", ylabel="change of ln p (nats)")
+    ax.margins(y=0.12)
     ax.set_title("Who gains: dots on the lines, the two preferences (crosses) off")
     ax.legend()
     return figure
@@ -364,7 +365,7 @@ def correlation_forest(found: Mapping[str, Mapping[str, Any]]) -> Figure:
     ax.set_yticks(range(len(names)), [MEASURE_NAMES[m] for m in reversed(names)])
     ax.axvline(0, color=COLOURS["black"], lw=0.8)
     ax.set(xlabel="Spearman correlation with minus the relative rate", xlim=(-0.75, 1))
-    ax.legend(fontsize=9, loc="lower left")
+    ax.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     ax.grid(axis="y", visible=False)
     return figure
 
