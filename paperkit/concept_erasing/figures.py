@@ -110,7 +110,7 @@ def ideal_bars(table: pd.DataFrame) -> Figure:
                 color=COLOURS[("sky", "blue", "black")[k]])  # fmt: skip
     ax.set(yticks=range(len(names)), yticklabels=names, xlabel="share of samples off the data")
     ax.invert_yaxis()
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper right")
     return figure
 
 
@@ -232,7 +232,7 @@ def drift_and_error(prompts: str = "bare") -> Figure:
     left.set(xscale="log", yticks=range(len(names)), yticklabels=names,
              xlabel="mean squared drift", ylim=(len(names) - 0.5, -0.5))  # fmt: skip
     right.set(yscale="log", xlabel="guidance scale s", ylabel="squared error of the sampled field")
-    right.legend(fontsize=8.5, loc="center right")
+    right.legend(fontsize=8.5, loc="lower right")
     return figure
 
 
