@@ -221,7 +221,7 @@ def test_a_slider_changes_what_is_shown(context, address, page):
     with look(context(), address, page) as tab:
         for figure in tab.query_selector_all(".pk-slider"):
             shown = """f => f.classList.contains("pk-plotly")
-                ? JSON.stringify(f.querySelector(".pk-plot").data.map((t) => [t.x, t.y, t.z]))
+                ? JSON.stringify(f.querySelector(".pk-plot").data.map((t) => [t.x, t.y, t.z, t.text]))
                 : f.querySelector("img").src"""
             before = figure.evaluate(shown)
             handle = figure.query_selector("input[type=range]")
