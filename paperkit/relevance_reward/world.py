@@ -172,7 +172,7 @@ class KnownRelevance(Retriever):
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Refuse: only the similarities are known."""
-        raise NotImplementedError("this retriever knows similarities, not embeddings")
+        raise TypeError("this retriever knows similarities, not embeddings")
 
     def relevance(
         self, a: Sequence[str], b: Sequence[str], *, similarity: str = "cosine"

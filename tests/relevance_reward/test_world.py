@@ -146,5 +146,5 @@ def test_policy_at_takes_the_best_answer_where_it_is_cheaper():
 
 
 def test_known_relevance_has_no_embeddings():
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(TypeError):
         ex.known_relevance().encode(["a"])
