@@ -384,8 +384,10 @@ def wilson(
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(k, trials, alpha=alpha, method="wilson")
-    # Wilson's ends lie in [0, 1]; the last bit of the floating-point result may not.
-    low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
+    # Wilson's ends lie in [0, 1] and reach 0 and 1 with no and with all successes; the last bit of
+    # the floating-point result may not.
+    low = np.where(k == 0, 0.0, np.clip(low, 0, 1))
+    high = np.where(k == trials, 1.0, np.clip(high, 0, 1))
     estimate = k / trials
     label = "Wilson score" if z is None else f"Wilson score (z={z:g})"
     if np.ndim(estimate) == 0:

@@ -642,6 +642,8 @@ def test_wilson_agrees_with_statsmodels_and_its_formula(n, share, level):
     by_z = claims.wilson(k, n, z=z)
     assert (by_z.low, by_z.high) == pytest.approx((ours.low, ours.high), abs=1e-9)
     assert ours.estimate == k / n
+    assert claims.wilson(0, n, level=level).low == 0
+    assert claims.wilson(n, n, level=level).high == 1
 
 
 def test_wilson_broadcasts():
