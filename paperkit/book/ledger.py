@@ -428,12 +428,20 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def _table(
-    label: str, heads: Sequence[str], rows: Sequence[Sequence[str]], ids: Sequence[str] = ()
+    label: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    ids: Sequence[str] = (),
+    *,
+    kind: str = "pk-claims",
 ) -> str:
-    """HTML table that scrolls by itself where it is too wide. `rows` holds HTML."""
+    """HTML table that scrolls by itself where it is too wide.
+
+    `rows` holds HTML, `kind` is the class that sets the widths of the columns.
+    """
     lines = [
         f'<div class="pk-table" role="region" tabindex="0" aria-label="{html.escape(label)}">',
-        '<table class="table pk-ledger">',
+        f'<table class="table pk-ledger {kind}">',
         "<thead><tr>" + "".join(f'<th scope="col">{head}</th>' for head in heads) + "</tr></thead>",
         "<tbody>",
     ]
@@ -640,5 +648,5 @@ def performance(folder: Path) -> str:
         parts.append(f"## {path.stem.replace('_', ' ').capitalize()}\n")
         parts.append(intro)
         heads = ["What", "Peer", "Ours", "Peer's", "Ratio"]
-        parts.append(_table(f"Benchmark {path.stem}", heads, rows))
+        parts.append(_table(f"Benchmark {path.stem}", heads, rows, kind="pk-benchmark"))
     return "\n".join(parts) or "No benchmark has been recorded yet.\n"

@@ -76,7 +76,7 @@ def table(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]], *, capt
         if re.fullmatch(r"https?://\S+", text):
             text = f'<a href="{escape(text)}">{escape(text.split("://")[1].rstrip("/"))}</a>'
         elif not text.startswith("<"):
-            text = escape(text)
+            text = re.sub(r"(?<=[\w.])/(?=\w)", "/<wbr>", escape(text))
         return f'<td data-label="{escape(columns[key])}">{text}</td>'
 
     head = "".join(f'<th scope="col">{escape(title)}</th>' for title in columns.values())
@@ -85,7 +85,7 @@ def table(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]], *, capt
     )
     return (
         f'<div class="pk-table" role="region" tabindex="0" aria-label="{escape(caption)}">'
-        f'<table class="table"><caption>{escape(caption)}</caption>'
+        f'<table class="table pk-credits"><caption>{escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -175,7 +175,11 @@ def credits(root: Path) -> str:
     weights = _read_csv(root / "book" / "weights.csv", ["package", *columns])
     assets = _read_csv(root / "book" / "_static" / "vendor" / "assets.csv", ["name", "licence"])
     shipped = (
-        table(columns, data, caption="Every file under paperkit/data that we did not write.")
+        table(
+            columns,
+            data,
+            caption="Every file under paperkit/data, those that we wrote or trained too.",
+        )
         if data
         else "No data set is shipped yet."
     )

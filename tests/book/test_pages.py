@@ -93,6 +93,8 @@ def test_credits_list_data_weights_and_assets_and_work_without_data(tmp_path):
         'demo/people,demo/people.csv,00,"A <bold> survey",2018,CC0-1.0,,scripts/x.py,columns\n'
     )
     html = pages.credits(tmp_path)
+    assert "demo/<wbr>people" in html  # long names may break after a slash
+    html = html.replace("<wbr>", "")
     for words in ("demo/people", "A &lt;bold&gt; survey", "MathJax", "SmolLM2", "OFL-1.1"):
         assert words in html
     sources.write_text("name,file\n")
