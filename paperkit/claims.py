@@ -1175,7 +1175,8 @@ def _details(row: dict[str, Any]) -> list[tuple[str, str]]:
     paper = row["paper"]
     interval = ""
     if row["method"] not in (None, "exact"):
-        interval = f"; {row['level'] * 100:.4g} % interval, n = {row['n']}, {row['method']}"
+        parts = f"{row['level'] * 100:.4g} % interval", f"n = {row['n']}", row["method"]
+        interval = "; " + ", ".join(part for part in parts if part)
     lines = [
         (
             "Paper",

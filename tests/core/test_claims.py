@@ -457,6 +457,16 @@ def test_the_card(ledger):
     assert parser.open == []
 
 
+def test_a_card_names_only_what_is_known_of_an_interval(ledger):
+    unnamed, named = (Interval(1e-4, 0, 5e-4, 0.95, 16, method) for method in ("", "by hand"))
+    pages = [
+        claims.card(ledger["c1-exact"].row(ledger.judge("c1-exact", 1e-4, interval=each)))
+        for each in (unnamed, named)
+    ]
+    assert "; 95 % interval, n = 16</dd>" in pages[0]
+    assert "; 95 % interval, n = 16, by hand</dd>" in pages[1]
+
+
 def test_the_badge_has_enough_contrast():
     def luminance(colour):
         parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
