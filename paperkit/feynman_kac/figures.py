@@ -16,8 +16,9 @@ from paperkit import plotting, profiles
 from paperkit.plotting import METHOD_COLOURS as COLOURS
 
 from . import composition as compositions
-from . import double_well, experiments, networks, sampler, studies
+from . import experiments, networks, sampler, studies
 from .experiments import SIGMA_MIN, line
+from .particles import double_well
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -339,7 +340,7 @@ def well_slider() -> plotting.HTML:
     """Temperature of the four-particle system: distances of quick corrected runs."""
     import plotly.graph_objects as go
 
-    model = double_well.load_particle_denoiser()
+    model = double_well.load_denoiser()
     frames, labels = [], []
     edges = studies.DISTANCE_EDGES
     for beta in (1.0, 1.25, 1.5, 1.75, 2.0):

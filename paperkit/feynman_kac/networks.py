@@ -163,6 +163,7 @@ def denoising_loss(
     noise: Tensor,
     sigma_data: float,
     *conditions: Tensor,
+    target: Tensor | None = None,
 ) -> Tensor:
     """Return the mean loss of a preconditioned denoiser, every noise level weighted alike.
 
@@ -174,6 +175,8 @@ def denoising_loss(
     sigma : Tensor, shape (n,)
     sigma_data : float
     *conditions : Tensor
+    target : Tensor, shape (n, ...), optional
+        What to regress on instead of `clean`: something with the same mean given the noisy input.
 
     Returns
     -------
@@ -182,7 +185,7 @@ def denoising_loss(
     level = sigma.reshape(-1, *(1,) * (clean.ndim - 1))
     guess = model(clean + level * noise, sigma, *conditions)
     weight = (level**2 + sigma_data**2) / (level * sigma_data) ** 2
-    return (weight * (guess - clean) ** 2).mean()
+    return (weight * (guess - (clean if target is None else target)) ** 2).mean()
 
 
 def load_digit_denoiser(which: str) -> ImageDenoiser:

@@ -1,4 +1,4 @@
-"""The experiments whose results are stored: forty modes, four particles, digits.
+"""The experiments whose results are stored: forty modes, digits (:mod:`.cooling` has the particles).
 
 Each function is one run with one seed and returns plain numbers; the scripts of the chapter sweep them.
 """
@@ -21,7 +21,7 @@ from paperkit.claims import Interval
 from paperkit.models.mixture import GaussianMixture
 
 from . import composition as compositions
-from . import double_well, networks, sampler
+from . import networks, sampler
 from .analytic import KernelDensity, stack_mixtures
 from .composition import Composition, composed_prior
 from .experiments import jackknife, mean_interval, mixture_moments, size_ratio
@@ -107,93 +107,6 @@ def forty_run(method: str, seed: int, size: int = 3000, steps: int = 300) -> dic
         "ancestors": int(result.n_unique_ancestors[0]),
         "ESS": float(result.ess[-1, 0]),
     }
-
-
-# --------------------------------------------------------------------------------- four particles
-
-WELL_SIGMAS, WELL_STEPS, WELL_SIZE = (10.0, 0.03), 200, 1000
-WELL_METHODS: dict[str, tuple[float, float, bool]] = {
-    "model at T=2": (1.0, 1.0, False),
-    "target score, plain": (2.0, 1.0, False),
-    "target score, corrected": (2.0, 1.0, True),
-    "churn, plain": (2.0, 2**0.5, False),
-    "churn, corrected": (2.0, 2**0.5, True),
-}
-DISTANCE_EDGES = np.linspace(0.0, 9.0, 46)
-
-
-def well_particles(method: str, seed: int, size: int = WELL_SIZE) -> FKCResult:
-    """Sample the four particles at temperature 2 / exponent from the model of temperature 2.
-
-    A last call of the denoiser takes away the noise that is left.
-    """
-    beta, noise, correct = WELL_METHODS[method]
-    model = double_well.load_particle_denoiser()
-    prior = composed_prior([beta], [0.0], [model.sigma_data**2], WELL_SIGMAS[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegeneracyWarning)
-        result = sampler.sample(
-            compositions.annealed(model, beta),
-            (1, size, 3, 2),
-            sigma_schedule(WELL_STEPS, *WELL_SIGMAS, "karras"),
-            noise=noise,
-            correct=correct,
-            initial=prior,
-            generator=torch.Generator().manual_seed(2000 + seed),
-            dtype=torch.float32,
-        )
-    with torch.no_grad():
-        flat = result.particles[0]
-        result.particles = model(flat, torch.full((size,), WELL_SIGMAS[1]))[None]
-    return result
-
-
-def distance_histogram(z: Tensor, weights: Tensor | None = None) -> np.ndarray:
-    """Histogram of the six pair distances, sum 1."""
-    d = double_well.pair_distances(z.double())
-    w = torch.full((len(z),), 1 / len(z)) if weights is None else weights
-    each = w[:, None].expand(-1, d.shape[1]).numpy()
-    return np.histogram(d.numpy().clip(0, 8.999), DISTANCE_EDGES, weights=each)[0] / d.shape[1]
-
-
-def energy_distance(z: Tensor, weights: Tensor, temperature: int) -> float:
-    """Wasserstein distance of energies from long chains at that temperature."""
-    from scipy.stats import wasserstein_distance
-
-    return float(
-        wasserstein_distance(
-            double_well.energy(z.double()).numpy(),
-            double_well.energy(double_well.reference(temperature)).numpy(),
-            weights.numpy(),
-        )
-    )
-
-
-def well_run(method: str, seed: int, size: int = WELL_SIZE) -> dict[str, Any]:
-    """One run: distances from long chains at the temperature that is meant, and the histograms."""
-    result = well_particles(method, seed, size)
-    temperature = 2 if WELL_METHODS[method][0] == 1 else 1
-    z, weights = result.particles[0], torch.softmax(result.log_weights[0], 0)
-    exact = distance_histogram(double_well.reference(temperature))
-    mine = distance_histogram(z, weights)
-    order = torch.multinomial(
-        weights, 200, replacement=True, generator=torch.Generator().manual_seed(seed)
-    )
-    return {
-        "distances": float(0.5 * np.abs(mine - exact).sum()),
-        "energies": energy_distance(z, weights, temperature),
-        "mean energy": float((weights * double_well.energy(z.double())).sum()),
-        "ancestors": int(result.n_unique_ancestors[0]),
-        "histogram": mine.tolist(),
-        "some energies": double_well.energy(z[order].double()).tolist(),
-    }
-
-
-def reweighting_ess(temperature_from: int = 2, temperature_to: int = 1) -> float:
-    """Effective share of chains at one temperature when they are reweighted to another."""
-    e = double_well.energy(double_well.reference(temperature_from))
-    log_w = e / temperature_from - e / temperature_to
-    return float(sampler.effective_sample_size(log_w)) / len(e)
 
 
 # ------------------------------------------------------------------- guidance with exact samples
@@ -594,12 +507,3 @@ def population_gain(table: pd.DataFrame, conditional: bool, column: str = "both"
         plain,
         rng=profiles.rng("feynman_kac", "product"),
     )
-
-
-def pooled_energy_error(energies: Sequence[Sequence[float]], temperature: int = 2) -> Interval:
-    """Wasserstein distance of all runs' energies from long chains, jackknife over runs."""
-    from scipy.stats import wasserstein_distance
-
-    exact = double_well.energy(double_well.reference(temperature)).numpy()
-    rows = np.array([list(each) for each in energies])
-    return jackknife(lambda a: float(wasserstein_distance(a.ravel(), exact)), rows)

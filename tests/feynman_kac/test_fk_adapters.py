@@ -6,7 +6,6 @@ import torch
 from paperkit.feynman_kac import (
     GaussianMixture,
     annealed,
-    double_well,
     from_diffusers,
     from_epsilon_model,
     networks,
@@ -183,7 +182,7 @@ def test_langevin_knows_the_virial_theorem():
 def test_denoisers_at_the_ends():
     """Little noise: the identity. Much noise: close to the mean of the data (zero)."""
     torch.manual_seed(0)
-    particles = double_well.ParticleDenoiser(2.0, width=16)
+    particles = ParticleDenoiser(double_well, 2.0, width=16)
     z = torch.randn(4, 3, 2)
     torch.testing.assert_close(particles(z, torch.full((4,), 1e-4)), z, atol=1e-3, rtol=0)
     assert particles(z * 100, torch.full((4,), 100.0)).abs().max() < 1

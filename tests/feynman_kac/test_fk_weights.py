@@ -10,7 +10,6 @@ from paperkit.feynman_kac import (
     GaussianMixture,
     annealed,
     composed_prior,
-    double_well,
     experiments,
     guided,
     log_weight_rate,
@@ -73,7 +72,7 @@ def test_order_of_experts_does_not_matter():
 
 def test_rate_of_four_particles_has_their_symmetries():
     torch.manual_seed(0)
-    model = double_well.ParticleDenoiser(2.0, width=16, layers=2)
+    model = ParticleDenoiser(double_well, 2.0, width=16, layers=2)
     torch.nn.init.normal_(model.leave.weight)
     z = torch.randn(6, 3, 2, dtype=torch.float64)
     world = annealed(model, 2.0)
