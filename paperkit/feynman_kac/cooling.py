@@ -167,8 +167,8 @@ thirteen = Cooling(
     lennard_jones,
     temperature=1.5,
     sigmas=(10.0, 0.01),
-    steps=200,
-    size=1000,
+    steps=150,
+    size=600,
     edges=np.linspace(0.0, 9.0, 91),
     first_seed=4000,
 )

@@ -422,25 +422,50 @@ def step_curve(steps: Sequence[int] = (12, 25, 50, 100, 200)) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@dataclass(frozen=True)
+class Station:
+    """Populations at one noise level on the way.
+
+    Attributes
+    ----------
+    tables, exact : ndarray, shapes (P, bins), (bins,)
+        Histograms of the populations and the exact one.
+    edges, drawn : ndarray, shapes (m + 1,), (m,)
+        Bins where the wanted density is, for drawing, and the mean histogram on them.
+    """
+
+    tables: np.ndarray
+    exact: np.ndarray
+    edges: np.ndarray
+    drawn: np.ndarray
+
+
 @functools.lru_cache(maxsize=4)
-def _path(target: str, base: int, levels: int, correct: bool) -> dict[float, tuple[Any, Any]]:
-    """Histograms of the populations and exact ones at intermediate noise levels."""
+def _path(target: str, base: int, levels: int, correct: bool) -> dict[float, Station]:
     world = line(target)
     steps = 300
     wanted = {round(steps * part): None for part in np.linspace(0.15, 1.0, levels)}
-    seen: dict[float, tuple[Any, Any]] = {}
+    seen: dict[float, Station] = {}
 
     def look(step: int, sigma: float, y: Tensor, log_weights: Tensor) -> None:
         if step + 1 in wanted:
             edges, exact = target_bins(world, sigma=sigma)
-            seen[sigma] = (histogram_weights(y[..., 0], log_weights, edges), (edges, exact))
+            x, p, _ = world.density(sigma)
+            inside = x[p > 1e-3 * p.max()]
+            fine = np.linspace(inside[0], inside[-1], 65)
+            seen[sigma] = Station(
+                histogram_weights(y[..., 0], log_weights, edges),
+                exact,
+                fine,
+                histogram_weights(y[..., 0], log_weights, fine).mean(0),
+            )
 
     run_line(target, "path", correct=correct, callback=look, steps=steps)
     return seen
 
 
-def path_tables(target: str = "guidance 3", levels: int = 5) -> dict[bool, dict[float, Any]]:
-    """For mixed (False) and corrected (True) sampling: noise level -> (histograms, (edges, exact))."""
+def path_tables(target: str = "guidance 3", levels: int = 5) -> dict[bool, dict[float, Station]]:
+    """For mixed (False) and corrected (True) sampling: noise level -> the populations there."""
     base = profiles.base_seed()
     return {correct: _path(target, base, levels, correct) for correct in (False, True)}
 
@@ -450,12 +475,12 @@ def intermediate_gain() -> Interval:
     tables = path_tables()
     gains = []
     for sigma in sorted(tables[True], reverse=True)[1:-1]:
-        (mixed, (_, exact)), (ours, _) = tables[False][sigma], tables[True][sigma]
+        exact = tables[True][sigma].exact
         gains.append(
             jackknife(
                 lambda a, b, exact=exact: total_variation(a, exact) - total_variation(b, exact),
-                mixed,
-                ours,
+                tables[False][sigma].tables,
+                tables[True][sigma].tables,
             )
         )
     return min(gains, key=lambda each: each.low)

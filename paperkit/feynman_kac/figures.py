@@ -5,7 +5,6 @@ Drawing only. The interactive ones work in a page without server or network.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +15,8 @@ from paperkit import plotting, profiles
 from paperkit.plotting import METHOD_COLOURS as COLOURS
 
 from . import composition as compositions
-from . import experiments, networks, sampler, studies
+from . import cooling, experiments, networks, sampler, studies
 from .experiments import SIGMA_MIN, line
-from .particles import double_well
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +30,19 @@ def _axes(columns: int = 1, rows: int = 1, width: float = 6.4, height: float = 3
 
 def _centres(edges: np.ndarray) -> np.ndarray:
     return (edges[1:] + edges[:-1]) / 2
+
+
+def _log(ax: Any, **ticks: Any) -> None:
+    """Make axes logarithmic with few plain tick labels, those of `ticks` that are in view."""
+    from matplotlib.ticker import NullLocator
+
+    for name, wanted in ticks.items():
+        ax.set(**{f"{name}scale": "log"})
+        axis = getattr(ax, f"{name}axis")
+        low, high = sorted(axis.get_view_interval())
+        inside = [each for each in wanted if low <= each <= high]
+        axis.set_ticks(inside, [f"{each:g}" for each in inside])
+        axis.set_minor_locator(NullLocator())
 
 
 def glance(target: str = "guidance 3") -> Figure:
@@ -71,8 +82,8 @@ def glance(target: str = "guidance 3") -> Figure:
         axes[1].scatter(
             y, [sigma] * len(y), s=14 * share, color=COLOURS["method"], alpha=0.6, linewidths=0
         )
-    axes[1].set(yscale="log", ylabel="noise level", xlabel="x", xlim=(-9, 9), yticks=[3, 1, 0.1])
-    axes[1].set_yticklabels(["3", "1", ".1"])
+    axes[1].set(ylabel="noise level", xlabel="x", xlim=(-9, 9))
+    _log(axes[1], y=(0.1, 1, 3))
     axes[1].set_title("A weight on every particle")
     return figure
 
@@ -108,20 +119,20 @@ def _against(world: experiments.Line, runs: dict[bool, Any], title: str) -> Figu
 
 def path(target: str = "guidance 3") -> Figure:
     """Samples and the wanted density at five noise levels."""
-    tables = experiments.path_tables(target)
-    levels = sorted(tables[True], reverse=True)
+    stations = experiments.path_tables(target)
+    levels = sorted(stations[True], reverse=True)
     figure, axes = _axes(len(levels), width=9.6, height=2.6)
     for ax, sigma in zip(axes, levels, strict=True):
-        _, (edges, exact) = tables[True][sigma]
-        width = edges[1] - edges[0]
+        edges = stations[True][sigma].edges
+        x, p, _ = line(target).density(sigma)
         inner = slice(1, -1)  # the outer bins are open
         where = _centres(edges)[inner]
-        ax.fill_between(where, exact[inner] / width, color=COLOURS["grey"], alpha=0.3)
+        ax.fill_between(x, p, color=COLOURS["grey"], alpha=0.3)
         for correct, role in ((False, "baseline"), (True, "method")):
-            drawn = tables[correct][sigma][0].mean(0)[inner] / width
+            drawn = stations[correct][sigma].drawn[inner] / (edges[1] - edges[0])
             ax.step(where, drawn, where="mid", color=COLOURS[role], lw=1.3)
         ax.set_title(f"noise {sigma:.2g}")
-        ax.set(yticks=[], xlabel="y")
+        ax.set(yticks=[], xlabel="y", xlim=(edges[0], edges[-1]))
     axes[0].set_ylabel("density")
     return figure
 
@@ -169,7 +180,8 @@ def more_particles(table: pd.DataFrame) -> Figure:
         ax.plot(error.index, error.to_numpy(), "o-", label=str(target))
     sizes = np.array([32, 8192])
     ax.plot(sizes, 0.4 * sizes**-0.5, "k:", label="inverse root")
-    ax.set(xscale="log", yscale="log", xlabel="particles", ylabel="root mean square error")
+    ax.set(xlabel="particles", ylabel="root mean square error")
+    _log(ax, x=sorted(set(table["particles"])), y=(0.003, 0.01, 0.03, 0.1, 0.3))
     ax.legend(fontsize=9)
     return figure
 
@@ -189,10 +201,8 @@ def more_steps(table: pd.DataFrame) -> Figure:
             capsize=3,
         )
     ax.axhline(0, color="k", lw=1)
-    ax.set(xscale="log", xlabel="steps", ylabel="error of P(x > .75)")
-    ticks = sorted(set(table["steps"]))
-    ax.set_xticks(ticks, [str(n) for n in ticks])
-    ax.minorticks_off()
+    ax.set(xlabel="steps", ylabel="error of P(x > .75)")
+    _log(ax, x=sorted(set(table["steps"])))
     ax.legend()
     return figure
 
@@ -204,7 +214,8 @@ def ess_trace(targets: tuple[str, ...] = ("guidance 2", "guidance 4", "annealing
         result = experiments.run_line(target, "trace", populations=1)
         ax.plot(result.sigmas[1:], result.ess[:, 0] / 1000, label=target)
     ax.axhline(0.5, color="k", ls=":", lw=1)
-    ax.set(xscale="log", xlabel="noise level (the sampler runs from right to left)", ylim=(0, 1.05))
+    ax.set(xlabel="noise level (the sampler runs from right to left)", ylim=(0, 1.05))
+    _log(ax, x=(0.03, 0.1, 0.3, 1, 3, 10))
     ax.set_ylabel("effective share of particles")
     ax.legend(fontsize=9)
     return figure
@@ -296,28 +307,36 @@ def forty(seed: int = 0) -> Figure:
 
 def forty_table(table: pd.DataFrame) -> Figure:
     """Total variation of each sampler over seeds (stored)."""
-    figure, ax = _axes(height=4.2)
-    names = list(dict.fromkeys(table["method"]))
-    for place, name in enumerate(names):
-        values = table.loc[table["method"] == name, "total variation"]
-        colour = COLOURS["baseline"] if "no weights" in name else COLOURS["method"]
-        ax.plot(values, [place] * len(values), ".", color=colour, alpha=0.45)
-        ax.plot(values.mean(), place, "D", color=colour)
-    ax.set_yticks(range(len(names)), names)
-    ax.invert_yaxis()
+    plain = {name for name in table["method"] if "no weights" in name}
+    figure, ax = _dots(table, "total variation", plain)
     ax.set(xlabel="total variation, 32 x 32 bins")
     return figure
 
 
-def wells(table: pd.DataFrame) -> Figure:
-    """Pair distances and energies of the four particles at temperature 1 (stored)."""
+def _dots(table: pd.DataFrame, column: str, plain: set[str], height: float = 4.2) -> Any:
+    """A line of dots for each method and a diamond at their mean; `plain` are the uncorrected ones."""
+    figure, ax = _axes(height=height)
+    names = list(dict.fromkeys(table["method"]))
+    for place, name in enumerate(names):
+        values = table.loc[table["method"] == name, column]
+        colour = COLOURS["baseline" if name in plain else "method"]
+        ax.plot(values, [place] * len(values), ".", color=colour, alpha=0.45)
+        ax.plot(values.mean(), place, "D", color=colour)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    return figure, ax
+
+
+def cooled(how: cooling.Cooling, table: pd.DataFrame) -> Figure:
+    """Pair distances and energies of particles at the cold temperature (stored)."""
     figure, axes = _axes(2, width=9.0, height=3.6)
-    edges = studies.DISTANCE_EDGES
-    width = edges[1] - edges[0]
-    exact = studies.distance_histogram(double_well.reference(1))
-    axes[0].fill_between(_centres(edges), exact / width, color=COLOURS["grey"], alpha=0.35)
-    bins = np.linspace(-27, -8, 39)
-    energies = double_well.energy(double_well.reference(1)).numpy()
+    width = how.edges[1] - how.edges[0]
+    where = _centres(how.edges)
+    chains = how.system.reference(how.temperature)
+    axes[0].fill_between(where, how.histogram(chains) / width, color=COLOURS["grey"], alpha=0.35)
+    energies = how.system.energy(chains).numpy()
+    low, high = np.quantile(energies, [0.0005, 0.9995])
+    bins = np.linspace(low - 0.1 * (high - low), high + 0.1 * (high - low), 39)
     axes[1].hist(energies, bins, density=True, color=COLOURS["grey"], alpha=0.35, label="chains")
     for method, role, name in (
         ("target score, plain", "baseline", "plain"),
@@ -325,7 +344,7 @@ def wells(table: pd.DataFrame) -> Figure:
     ):
         rows = table[table["method"] == method]
         mean = np.mean([list(each) for each in rows["histogram"]], axis=0)
-        axes[0].plot(_centres(edges), mean / width, color=COLOURS[role])
+        axes[0].plot(where, mean / width, color=COLOURS[role])
         drawn = np.concatenate([list(each) for each in rows["some energies"]])
         axes[1].hist(
             drawn, bins, density=True, histtype="step", color=COLOURS[role], lw=1.6, label=name
@@ -340,31 +359,24 @@ def well_slider() -> plotting.HTML:
     """Temperature of the four-particle system: distances of quick corrected runs."""
     import plotly.graph_objects as go
 
-    model = double_well.load_denoiser()
     frames, labels = [], []
-    edges = studies.DISTANCE_EDGES
+    four = cooling.four
     for beta in (1.0, 1.25, 1.5, 1.75, 2.0):
-        prior = compositions.composed_prior([beta], [0.0], [model.sigma_data**2], 10.0)
         traces = []
         for correct, name, role in ((False, "plain", "baseline"), (True, "corrected", "method")):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", sampler.DegeneracyWarning)
-                result = sampler.sample(
-                    compositions.annealed(model, beta),
-                    (1, 500, 3, 2),
-                    sampler.sigma_schedule(60, 10.0, 0.03, "karras"),
-                    noise=2**0.5,
-                    correct=correct,
-                    initial=prior,
-                    generator=profiles.generator("feynman_kac", "wells", beta),
-                    dtype=torch.float32,
-                )
-            w = torch.softmax(result.log_weights[0], 0)
-            drawn = studies.distance_histogram(result.particles[0], w)
+            result = four.sample(
+                beta,
+                2**0.5,
+                correct,
+                profiles.generator("feynman_kac", "wells", beta),
+                size=500,
+                steps=60,
+            )
+            drawn = four.histogram(result.particles[0], torch.softmax(result.log_weights[0], 0))
             traces.append(
                 go.Scatter(
-                    x=_centres(edges),
-                    y=drawn / (edges[1] - edges[0]),
+                    x=_centres(four.edges),
+                    y=drawn / (four.edges[1] - four.edges[0]),
                     name=name,
                     line={"color": COLOURS[role]},
                 )
@@ -434,8 +446,9 @@ def growth_lines(table: pd.DataFrame) -> Figure:
         table["dimensions"], table["closed form"], "-", color=COLOURS["truth"], label="closed form"
     )
     ax.plot(table["dimensions"], table["measured"], "o", color=COLOURS["method"], label="simulated")
-    ax.set(xscale="log", yscale="log", xlabel="dimensions")
-    ax.set_ylabel("growth of Var log w per e-fold of noise")
+    ax.set(xlabel="dimensions")
+    _log(ax, x=table["dimensions"], y=(0.1, 0.3, 1, 3, 10))
+    ax.set_ylabel("growth of Var log w per factor e")
     ax.legend()
     return figure
 
@@ -451,11 +464,9 @@ def dimensions(table: pd.DataFrame, column: str = "shift") -> Figure:
     axes[1].errorbar(
         left.mean().index, left.mean(), left.std(), fmt="o-", color=COLOURS["method"], capsize=3
     )
-    ticks = sorted(set(table["d"]))
     for ax in axes:
-        ax.set(xscale="log", xlabel="principal components")
-        ax.set_xticks(ticks, [str(d) for d in ticks])
-        ax.minorticks_off()
+        ax.set(xlabel="principal components")
+        _log(ax, x=sorted(set(table["d"])))
     axes[0].set(ylabel="distance of class means from exact", ylim=(0, None))
     axes[1].set(ylabel="ancestors of 256 particles", ylim=(0, None))
     axes[0].legend()
@@ -464,16 +475,10 @@ def dimensions(table: pd.DataFrame, column: str = "shift") -> Figure:
 
 def image_table(table: pd.DataFrame) -> Figure:
     """Fréchet distance of every method that was tried (stored)."""
-    figure, ax = _axes(height=4.4)
-    names = list(dict.fromkeys(table["method"]))
-    for place, name in enumerate(names):
-        values = table.loc[table["method"] == name, "Frechet distance"]
-        colour = COLOURS["method"] if "corrected" in name else COLOURS["baseline"]
-        ax.plot(values, [place] * len(values), ".", color=colour, alpha=0.45)
-        ax.plot(values.mean(), place, "D", color=colour)
-    ax.set_yticks(range(len(names)), names)
-    ax.invert_yaxis()
-    ax.set(xscale="log", xlabel="Fréchet distance from real digits")
+    plain = {name for name in table["method"] if "corrected" not in name}
+    figure, ax = _dots(table, "Frechet distance", plain, height=4.4)
+    ax.set(xlabel="Fréchet distance from real digits")
+    _log(ax, x=(0.5, 1, 2, 5, 10, 20))
     return figure
 
 
@@ -515,6 +520,7 @@ def lineages(table: pd.DataFrame) -> Figure:
     for target, role in (("guidance 3", "method"), ("annealing 2", "green")):
         ax.plot(sizes, table[target], "o-", color=COLOURS[role], label=target)
     ax.plot(sizes, sizes, "k:", label="every particle has its own")
-    ax.set(xscale="log", yscale="log", xlabel="particles", ylabel="ancestors at the end")
+    ax.set(xlabel="particles", ylabel="ancestors at the end")
+    _log(ax, x=sizes, y=sizes)
     ax.legend(fontsize=9)
     return figure

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from . import composition as compositions
 from . import networks, sampler
 from .analytic import KernelDensity, stack_mixtures
 from .composition import Composition, composed_prior
-from .experiments import jackknife, mean_interval, mixture_moments, size_ratio
+from .experiments import mean_interval, mixture_moments, size_ratio
 from .sampler import DegeneracyWarning, FKCResult, sigma_schedule
 
 # ------------------------------------------------------------------------------------ forty modes

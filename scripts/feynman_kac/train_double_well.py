@@ -14,9 +14,7 @@ from paperkit.feynman_kac.particles import double_well
 
 SCRIPT = "scripts/feynman_kac/train_double_well.py"
 CHAINS = Chains(chains=2000, kept=25, options={})
-FIT = Fit(
-    steps=28_000, batch=256, learning_rate=2e-3, log_sigma=(-1.0, 1.3), network={"width": 64}
-)
+FIT = Fit(steps=28_000, batch=256, learning_rate=2e-3, log_sigma=(-1.0, 1.3), network={"width": 64})
 
 
 if __name__ == "__main__":

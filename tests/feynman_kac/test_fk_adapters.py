@@ -13,6 +13,7 @@ from paperkit.feynman_kac import (
     sigma_schedule,
     timestep_of,
 )
+from paperkit.feynman_kac.particles import ParticleDenoiser, double_well, lennard_jones
 
 ALPHAS = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 MIX = GaussianMixture([0.4, 0.6], [[-1.0, 0.0], [1.0, 1.0]], [[0.2, 0.1], [0.3, 0.4]])
@@ -154,29 +155,49 @@ def test_unknown_scheduler():
 # ------------------------------------------------------------------------------- small networks
 
 
-def test_coordinates_of_four_particles():
-    z = torch.randn(5, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2
-    x = double_well.positions(z)
+@pytest.mark.parametrize("system", [double_well, lennard_jones], ids=lambda each: each.name)
+def test_coordinates_energy_and_force_of_particles(system):
+    generator = torch.Generator().manual_seed(0)
+    z = 2 * torch.randn(5, *system.event, dtype=torch.float64, generator=generator)
+    x = system.positions(z)
+    assert x.shape == (5, system.n_particles, system.n_dimensions)
     assert x.mean(-2).abs().max() < 1e-12
-    torch.testing.assert_close(double_well.relative(x), z)
+    torch.testing.assert_close(system.relative(x), z)
     torch.testing.assert_close(x.square().sum((-1, -2)), z.square().sum((-1, -2)))
     z.requires_grad_(True)
-    gradient = torch.autograd.grad(double_well.energy(z).sum(), z)[0]
-    torch.testing.assert_close(double_well.force(z.detach()), -gradient)
-    d = double_well.pair_distances(z.detach())
+    gradient = torch.autograd.grad(system.energy(z).sum(), z)[0]
+    torch.testing.assert_close(system.force(z.detach()), -gradient)
+    first, second = torch.triu_indices(system.n_particles, system.n_particles, 1)
+    d = (x[:, first] - x[:, second]).norm(dim=-1)
+    torch.testing.assert_close(system.pair_distances(z.detach()), d)
+
+
+def test_energies_of_particles():
+    """The formulas, and a pair of Lennard-Jones particles at its deepest."""
+    d = torch.tensor([0.9, 1.0, 3.0], dtype=torch.float64)
     u = d - 4
-    torch.testing.assert_close(double_well.energy(z.detach()), (0.9 * u**4 - 4 * u**2).sum(-1))
+    torch.testing.assert_close(double_well.potential(d)[0], 0.9 * u**4 - 4 * u**2)
+    torch.testing.assert_close(lennard_jones.potential(d)[0], 2 * (d**-12 - 2 * d**-6))
+    energy, slope = lennard_jones.potential(torch.ones(1))
+    assert (float(energy), float(slope)) == (-2.0, 0.0)
+    far = 50.0 * torch.arange(13.0)[:, None] * torch.tensor([[1.0, 0.0, 0.0]])
+    z = lennard_jones.relative(far)  # only the trap is left
+    assert float(lennard_jones.energy(z)) == pytest.approx(float(z.square().sum()) / 2)
 
 
-def test_langevin_knows_the_virial_theorem():
+@pytest.mark.parametrize(
+    ("system", "burn", "spacing"), [(double_well, 400, 10), (lennard_jones, 500, 20)]
+)
+def test_langevin_knows_the_virial_theorem(system, burn, spacing):
     """For exp(-E/T) in n coordinates, the mean of <z, grad E> is n T."""
     generator = torch.Generator().manual_seed(0)
-    z, accepted = double_well.langevin(2.0, 400, 20, generator, n_burn=400, spacing=10)
-    virial = -(z * double_well.force(z)).sum((-1, -2)).reshape(20, 400).mean(0)
-    assert abs(float(virial.mean()) - 12.0) < 5 * float(virial.std()) / 20
+    z, accepted = system.langevin(2.0, 400, 20, generator, n_burn=burn, spacing=spacing)
+    virial = -(z * system.force(z)).sum((-1, -2)).reshape(20, 400).mean(0)
+    wanted = 2.0 * system.event[0] * system.event[1]
+    assert abs(float(virial.mean()) - wanted) < 5 * float(virial.std()) / 20
     assert 0.3 < accepted < 0.95
     with pytest.raises(ValueError, match="temperature"):
-        double_well.langevin(0.0, 2, 2, generator)
+        system.langevin(0.0, 2, 2, generator)
 
 
 def test_denoisers_at_the_ends():
@@ -210,3 +231,5 @@ def test_unknown_checkpoints():
         networks.load_digit_denoiser("colour")
     with pytest.raises(ValueError, match="temperature"):
         double_well.reference(3)
+    with pytest.raises(ValueError, match=r"1\.5, 2"):
+        lennard_jones.reference(1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from paperkit import claims, data
-from paperkit.feynman_kac import composition, double_well, experiments, sampler, studies
+from paperkit.feynman_kac import composition, cooling, experiments, sampler, studies
 from paperkit.feynman_kac.experiments import Interval
 
 RIGHT = composition.log_weight_rate
@@ -273,8 +273,8 @@ def test_four_particles_stored(ledger):
     assert not held(ledger, "f7b-distances", studies.paired_gain(table, "distances", *pair[::-1]))
     # a model of another temperature would not pass the gate
     wrong = [
-        studies.energy_distance(part, torch.full((len(part),), 1 / len(part)), 2)
-        for part in double_well.reference(1).split(1000)
+        cooling.four.energy_distance(part, torch.full((len(part),), 1 / len(part)), 2)
+        for part in cooling.four.system.reference(1).split(1000)
     ]
     assert held(ledger, "f7a-own-error", studies.mean_of(table, "energies", "model at T=2"))
     assert not held(ledger, "f7a-own-error", experiments.mean_interval(wrong))

@@ -18,6 +18,7 @@ from paperkit.feynman_kac import (
     sigma_schedule,
     tilted,
 )
+from paperkit.feynman_kac.particles import ParticleDenoiser, double_well
 
 
 @pytest.mark.parametrize("exponents", experiments.IDENTITY_EXPONENTS)
