@@ -166,9 +166,9 @@ four = Cooling(
 thirteen = Cooling(
     lennard_jones,
     temperature=1.5,
-    sigmas=(10.0, 0.01),
-    steps=150,
-    size=600,
+    sigmas=(4.0, 0.01),
+    steps=300,
+    size=500,
     edges=np.linspace(0.0, 9.0, 91),
     first_seed=4000,
 )

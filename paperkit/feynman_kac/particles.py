@@ -181,7 +181,7 @@ class ParticleSystem:
         settings = record["settings"]
         size = {
             key: settings[key]
-            for key in ("width", "layers", "bumps", "logarithmic")
+            for key in ("width", "layers", "bumps", "logarithmic", "core")
             if key in settings
         }
         model = ParticleDenoiser(self, settings["sigma_data"], **size)
@@ -259,6 +259,9 @@ class ParticleDenoiser(nn.Module):
         Size: hidden units, rounds of messages, and functions that a distance is expanded in.
     logarithmic : bool
         Space those functions evenly in the logarithm of the distance, for a hard core.
+    core : float
+        In evaluation, two particles that are closer than this by more than twice the noise level are
+        moved apart to that distance: the network has never seen such a pair. 0 for none.
     """
 
     centres: Tensor
@@ -274,9 +277,11 @@ class ParticleDenoiser(nn.Module):
         layers: int = 3,
         bumps: int = 21,
         logarithmic: bool = False,
+        core: float = 0.0,
     ) -> None:
         super().__init__()
         self.sigma_data = sigma_data
+        self.core = core
         self.logarithmic = logarithmic
         centres = torch.linspace(*((-1.2, 2.1) if logarithmic else (0.0, 5.0)), bumps)
         self.sharpness = 0.5 / float(centres[1] - centres[0]) ** 2
@@ -308,7 +313,11 @@ class ParticleDenoiser(nn.Module):
         for node, pair in zip(self.nodes, self.pairs, strict=True):
             known = silu(node(self.gather @ edge))  # (N, n, width)
             edge = edge + silu(pair(torch.cat([edge, self.gather.T @ known], -1)))
-        moved = self.gaps.T @ (self.leave(edge) * gap / (1 + distance))  # (N, n - 1, d)
         skip = self.sigma_data**2 / total
         scale = level * self.sigma_data / total.sqrt()
-        return (skip * z + scale * moved).to(z.dtype)
+        pull = scale * self.leave(edge) * gap / (1 + distance)
+        if self.core and not self.training:
+            overlap = (self.core - 2 * level - distance * total.sqrt()).clamp(min=0)
+            pull = pull + 0.5 * overlap * gap / distance
+        moved = self.gaps.T @ pull  # (N, n - 1, d)
+        return (skip * z + moved).to(z.dtype)

@@ -179,7 +179,7 @@ def cool(
                 backend="sequential",
                 store=WORK / name,
             )
-            for churn in (False, True)
+            for churn in (False, True)[: 1 + bool(seeds_of_churn)]
         ],
         ignore_index=True,
     )

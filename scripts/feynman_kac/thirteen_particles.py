@@ -1,4 +1,4 @@
-"""Thirteen Lennard-Jones particles, cooled from temperature 2 to 1.5 (about 10 CPU minutes).
+"""Thirteen Lennard-Jones particles, cooled from temperature 2 to 1.5 (about 5 CPU minutes).
 
 Run by ``nox -s full -- feynman_kac``, after ``train_lennard_jones.py``. Runs that are done lie in
 ``build/feynman_kac/thirteen_particles`` and are not repeated.
@@ -16,6 +16,6 @@ if __name__ == "__main__":
         cooling.thirteen,
         cooling.thirteen_particles_run,
         seeds=5,
-        seeds_of_churn=3,
+        seeds_of_churn=0,
         script="scripts/feynman_kac/thirteen_particles.py",
     )

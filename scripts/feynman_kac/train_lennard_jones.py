@@ -20,7 +20,7 @@ FIT = Fit(
     batch=128,
     learning_rate=2e-3,
     log_sigma=(-1.0, 1.5),
-    network={"width": 32, "layers": 2, "bumps": 31, "logarithmic": True},
+    network={"width": 32, "layers": 2, "bumps": 31, "logarithmic": True, "core": 0.8},
     forces=True,
     sigmas=(0.005, 15.0),
 )
