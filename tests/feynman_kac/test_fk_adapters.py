@@ -215,6 +215,21 @@ def test_denoisers_at_the_ends():
         images.conditioned(11)
 
 
+def test_overlapping_particles_are_moved_apart_in_evaluation_only():
+    torch.manual_seed(0)
+    model = ParticleDenoiser(lennard_jones, 1.26, width=16, layers=1, logarithmic=True, core=0.8)
+    x = 3.0 * torch.randn(1, 13, 3, generator=torch.Generator().manual_seed(1))
+    x[0, 1] = x[0, 0] + torch.tensor([0.3, 0.0, 0.0])
+    z, sigma = lennard_jones.relative(x), torch.full((1,), 0.01)
+
+    def first_pair():
+        return float(lennard_jones.pair_distances(model(z, sigma))[0, 0].detach())
+
+    assert first_pair() == pytest.approx(0.3, abs=0.01)
+    model.eval()
+    assert first_pair() == pytest.approx(0.78, abs=0.01)  # the core less twice the noise
+
+
 def test_digits():
     train, judge = networks.load_digit_parts()
     assert len(train.images) + len(judge.images) == 1797

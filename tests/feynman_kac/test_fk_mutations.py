@@ -281,37 +281,28 @@ def test_four_particles_stored(ledger):
 
 
 def test_thirteen_particles_stored(ledger):
+    """The gate is missed by the model, and would not be by the chains themselves."""
     table = data.stored("feynman_kac", "thirteen_particles")
-    pair = "target score, plain", "target score, corrected"
-    row = "f7e-lennard-jones-distances"
-    assert held(ledger, row, studies.paired_gain(table, "distances", *pair))
-    assert not held(ledger, row, studies.paired_gain(table, "distances", *pair[::-1]))
-    # a model of another temperature would not pass the gate
-    wrong = [
-        cooling.thirteen.energy_distance(part, torch.full((len(part),), 1 / len(part)), 2)
-        for part in cooling.thirteen.system.reference(1.5).split(1000)
-    ]
     gate = "f7d-lennard-jones-own-error"
-    assert held(ledger, gate, studies.mean_of(table, "energies", cooling.OWN))
-    assert not held(ledger, gate, experiments.mean_interval(wrong))
-
-
-def test_thirteen_particles_without_weights(ledger, monkeypatch):
-    """With the weights off, the corrected sampler is the plain one."""
-    scale_weight(monkeypatch, 0.0)
-    rows = [
-        {
-            "method": method,
-            "seed": seed,
-            **cooling.thirteen.run(method, seed, size=50, steps=15),
-        }
-        for method in ("target score, plain", "target score, corrected")
-        for seed in range(3)
+    assert not held(ledger, gate, studies.mean_of(table, "energies", cooling.OWN))
+    equal = torch.full((500,), 1 / 500)
+    right = [
+        cooling.thirteen.energy_distance(part, equal, 2)
+        for part in cooling.thirteen.system.reference(2).split(500)
     ]
-    gain = studies.paired_gain(
-        pd.DataFrame(rows), "distances", "target score, plain", "target score, corrected"
-    )
-    assert not held(ledger, "f7e-lennard-jones-distances", gain)
+    assert held(ledger, gate, experiments.mean_interval(right))
+
+
+def test_thirteen_particles_without_weights(monkeypatch):
+    """The live piece: one short corrected run is the plain run as soon as the weights are off."""
+
+    def run(method):
+        return cooling.thirteen.run(method, 0, size=40, steps=15)["distances"]
+
+    plain, corrected = "target score, plain", "target score, corrected"
+    assert run(plain) != run(corrected)
+    scale_weight(monkeypatch, 0.0)
+    assert run(plain) == run(corrected)
 
 
 def test_models_exchanged_in_guidance(ledger):
