@@ -39,6 +39,7 @@ PROMPTS: dict[str, tuple[Replacement, ...]] = {
         Replacement("a green circle", "a green triangle"),
     ),
     "to square": (Replacement("a circle", "a square"),),
+    "to cross": (Replacement("a circle", "a cross"),),
     "to nothing": (Replacement("a circle"),),
 }
 
@@ -116,16 +117,17 @@ def words(what: str, n: int) -> list[str]:
     return [f"a {colours[i % 5]} {nouns[i // 5 % len(nouns)]}" for i in range(n)]
 
 
-#: Kinds of images, guidance scale, number, and seed of the first image. Equal first seeds share their noise.
+#: Kinds of images, guidance scale, number for each seed of the comparison, and seed of the first image. Equal first
+#: seeds share their noise.
 SETS = (
-    ("erased", 3.0, 64, 0),
-    ("erased", 7.5, 32, 0),
-    ("paraphrase", 3.0, 40, 10_000),
-    ("kept", 3.0, 30, 20_000),
-    ("kept", 7.5, 36, 30_000),
+    ("erased", 3.0, 90, 0),
+    ("erased", 7.5, 90, 0),
+    ("paraphrase", 3.0, 90, 10_000),
+    ("kept", 3.0, 90, 20_000),
+    ("kept", 7.5, 90, 30_000),
 )
-SHORT_SETS = (("erased", 3.0, 30, 0), ("kept", 3.0, 30, 20_000), ("kept", 7.5, 36, 30_000))
-SWAPS = (("swapped", 3.0, 64, 0), ("swapped", 7.5, 32, 0))
+SHORT_SETS = (SETS[0], SETS[3], SETS[4])
+SWAPS = (("swapped", 3.0, 90, 0), ("swapped", 7.5, 90, 0))
 
 
 def draw(what: str, scale: float, n: int, first: int, seed: int, unet: Any = None) -> Tensor:
@@ -215,9 +217,7 @@ def compare(
         return rows
     result = erase(prompts, eraser, seed, learning_rate)
     for one in sets:
-        longest = next(s for s in SETS if (s[0], s[1]) == (one[0], one[1]))
-        before = _frozen(*longest, seed)[: one[2]]
-        rows += _image_rows(*one[:2], draw(*one, seed, result.unet), before)
+        rows += _image_rows(*one[:2], draw(*one, seed, result.unet), _frozen(*one, seed))
     rows += _state_rows(result.unet, result.states, prompts)
     last = float(result.history.loss.iloc[-10:].mean())
     rows.append({"what": "run", "seconds": result.seconds, "loss": last})

@@ -1,15 +1,15 @@
-"""Compare the erasers on the scene model over three seeds (about 10 CPU minutes, in resumable pieces).
+"""Compare the erasers on the scene model over three seeds (about 25 CPU minutes, in resumable pieces).
 
     python scripts/concept_erasing/comparison.py [MINUTES]
 
 Run by ``nox -s full -- concept_erasing``. With MINUTES no new piece is begun after so many minutes of wall time; run it
 again to go on. Finished pieces lie in ``build/concept_erasing`` and are not repeated.
 
-First every method gets its step size on a seed that is used for nothing else (``step_sizes``); SDD leaves most circles
-with the first two and goes no further. Then each eraser is
-trained with each seed, and its images and field are judged (``comparison``: one row an image, state or run). The
-erasers of seed 0 are kept as half-precision weights (data/concept_erasing/erased.safetensors) with a grid of their
-images (``grid``), for the notebooks.
+First every method gets its step size on a seed that is used for nothing else (``step_sizes``). Then each eraser is
+trained with each seed, and its images and field are judged (``comparison``: one row an image, state or run). "Equal
+seconds" gives a method that runs the network once a step twice the steps. The erasers of seed 0 are kept as
+half-precision weights (data/concept_erasing/erased.safetensors) with a grid of their images (``grid``), for the
+notebooks.
 """
 
 import sys
@@ -32,30 +32,34 @@ WEIGHTS = Path(data.__file__).parent / "concept_erasing" / "erased.safetensors"
 SETTINGS = {"states": "64 trajectories of 12 steps at guidance 3", "steps": 80, "batch": 16,
             "parameters": "cross_attention"}  # fmt: skip
 BASIC = ("surgical", "Concept Ablation", "ESD", "SDD")
-#: Prompts, eraser, how many images, and seeds.
+#: Prompts, eraser, and how many images; each with every seed.
 FIRST = tuple(
     ("bare", eraser, "long")
-    for eraser in ("frozen", "surgical", "Concept Ablation", "Concept Ablation + anchor 10", "ESD")
-)
+    for eraser in (
+        "frozen", "surgical", "Concept Ablation", "Concept Ablation + anchor 10", "ESD", "SDD",
+    )
+)  # fmt: skip
 COLOURED = tuple(
     ("coloured", eraser, "coloured") for eraser in ("surgical", "Concept Ablation", "ESD")
 )
 VARIANTS = (
+    ("bare", "Concept Ablation, equal seconds", "long"),
+    ("bare", "ESD, equal seconds", "long"),
+    ("bare", "surgical, λ = 1", "short"),
     ("bare", "surgical, λ = 0", "short"),
     ("to square", "surgical", "erased"),
+    ("to cross", "surgical", "erased"),
     ("to nothing", "surgical", "erased"),
 )
-MORE = (
-    ("bare", "surgical, λ = 1", "short"),
+ANCHORS = (
     ("bare", "Concept Ablation + anchor 42", "short"),
     ("bare", "Concept Ablation + anchor 1", "short"),
-    ("bare", "Concept Ablation, equal seconds", "short"),
-    ("bare", "ESD, equal seconds", "short"),
 )
-PLAN = (
-    *((*one, 0) for one in (*FIRST, *COLOURED, *VARIANTS)),
-    *((*one, seed) for seed in (1, 2) for one in FIRST),
-    *((*one, 0) for one in MORE),
+PLAN = tuple(
+    (*one, seed)
+    for part in (FIRST, COLOURED, VARIANTS, ANCHORS)
+    for seed in ex.SEEDS
+    for one in part
 )
 GRID = (
     ("bare", "frozen"),
@@ -84,7 +88,7 @@ def step_sizes() -> dict[str, float]:
     chosen, trials = {}, []
     for eraser in BASIC:
         mine = []
-        for rate in ex.LEARNING_RATES[: 2 if eraser == "SDD" else None]:
+        for rate in ex.LEARNING_RATES:
             mine.append(piece(ex.trial, {"eraser": eraser, "learning_rate": rate}, ex.TRIAL_SEED))
             if mine[-1].rate[0] <= 0.1:
                 break
@@ -137,8 +141,6 @@ def keep_weights() -> None:
     tensors, grid = {}, {}
     for prompts, eraser in GRID:
         file = STORE / f"{prompts} {eraser}.safetensors"
-        if not file.exists():  # not trained yet
-            continue
         found = load_file(file)
         for name, value in found.items():
             if name.startswith("grid/"):
@@ -162,7 +164,7 @@ def main() -> None:
         return chosen.get(eraser.split(",")[0].split(" +")[0], 1e-3)
 
     parts: list[pd.DataFrame] = []
-    for k, (prompts, eraser, extent, seed) in enumerate(PLAN):
+    for prompts, eraser, extent, seed in PLAN:
         case = {
             "prompts": prompts,
             "eraser": eraser,
@@ -173,8 +175,7 @@ def main() -> None:
         keep_table(parts)
         if seed == 0:
             keep(prompts, eraser, rate)
-        if k + 1 in (len(FIRST), len(FIRST) + len(COLOURED)):
-            keep_weights()
+    keep_weights()
 
 
 if __name__ == "__main__":
