@@ -139,7 +139,8 @@ def draw(what: str, scale: float, n: int, first: int, seed: int, unet: Any = Non
 
 
 @lru_cache(maxsize=16)
-def _frozen(what: str, scale: float, n: int, first: int, seed: int) -> Tensor:
+def frozen_images(what: str, scale: float, n: int, first: int, seed: int) -> Tensor:
+    """Draw one set of images with the frozen model; drawn once."""
     return draw(what, scale, n, first, seed)
 
 
@@ -210,14 +211,14 @@ def compare(
     }[extent]
     if eraser == "frozen":
         for one in sets:
-            rows += _image_rows(*one[:2], _frozen(*one, seed), _frozen(*one, seed))
+            rows += _image_rows(*one[:2], frozen_images(*one, seed), frozen_images(*one, seed))
         for one in SWAPS:
-            before = _frozen("erased", *one[1:], seed)
+            before = frozen_images("erased", *one[1:], seed)
             rows += _image_rows(*one[:2], draw(*one, seed), before)
         return rows
     result = erase(prompts, eraser, seed, learning_rate)
     for one in sets:
-        rows += _image_rows(*one[:2], draw(*one, seed, result.unet), _frozen(*one, seed))
+        rows += _image_rows(*one[:2], draw(*one, seed, result.unet), frozen_images(*one, seed))
     rows += _state_rows(result.unet, result.states, prompts)
     last = float(result.history.loss.iloc[-10:].mean())
     rows.append({"what": "run", "seconds": result.seconds, "loss": last})
@@ -529,33 +530,30 @@ def purified(way: str, drawn: pd.DataFrame, images: Tensor, unet: Any) -> Tensor
     how = PURIFICATIONS[way]
     pipe = pipeline()
     models = {"frozen": pipe.unet, "erased": unet}
-    done = torch.empty_like(images)
-    for colour in scenes.COLOURS:
-        at = torch.tensor((drawn.colour == colour).to_numpy())
-        if not at.any():
-            continue
-        noise = None
-        if how["invert"] == "noise":
-            seeds = profiles.seeds(int(at.sum()), "concept_erasing", "noise", colour)
-            noise = sampling.initial_noise(pipe, seeds)
-        done[at] = sampling.purify(
-            pipe,
-            images[at],
-            f"a {colour} circle",
-            models[how["draw"]],
-            invert_unet=models.get(how["invert"]),
-            guidance_scale=how["scale"],
-            noise=noise,
+    noise = None
+    if how["invert"] == "noise":
+        noise = sampling.initial_noise(
+            pipe, profiles.seeds(len(images), "concept_erasing", "noise")
         )
-    return done
+    return sampling.purify(
+        pipe,
+        images,
+        [f"a {colour} circle" for colour in drawn.colour],
+        models[how["draw"]],
+        invert_unet=models.get(how["invert"]),
+        guidance_scale=how["scale"],
+        noise=noise,
+    )
 
 
-def purification(unet: Any, n: int = 64) -> pd.DataFrame:
+def purification(
+    unet: Any, n: int = 64, ways: Sequence[str] = tuple(PURIFICATIONS)
+) -> pd.DataFrame:
     """One row a way of purifying: what became of the circles."""
     drawn, images = rendered_circles(n)
     before = scenes.analyse(images)
     rows = []
-    for way in PURIFICATIONS:
+    for way in ways:
         after_images = purified(way, drawn, images, unet)
         after = scenes.analyse(after_images)
         shift = evaluation.median_shift(before, after)
@@ -571,6 +569,25 @@ def purification(unet: Any, n: int = 64) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows).set_index("way")
+
+
+def round_trips(
+    scales: Sequence[float] = (1.0,), steps: Sequence[int] = (12, 24, 48), n: int = 16
+) -> pd.DataFrame:
+    """RMSE after inverting circles and drawing them, frozen model: a row a scale, a column a number of steps."""
+    drawn, images = rendered_circles(n)
+    pipe = pipeline()
+    prompts = [f"a {colour} circle" for colour in drawn.colour]
+    rows = {}
+    for scale in scales:
+        row = {}
+        for k in steps:
+            back = sampling.purify(
+                pipe, images, prompts, pipe.unet, guidance_scale=scale, num_inference_steps=k
+            )
+            row[f"{k} steps"] = float(evaluation.image_rmse(images, back).mean())
+        rows[scale] = row
+    return pd.DataFrame(rows).T.rename_axis("guidance")
 
 
 def stable_diffusion_check(n_steps: int = 3) -> dict[str, float]:
@@ -984,13 +1001,24 @@ def point_claims() -> Measured:
     }
 
 
+#: Row of the ledger, way of purifying, and what is read from it.
+PURIFIED = {
+    "c8a-purified": ("frozen, then erased", "triangles"),
+    "c8b-shift": ("frozen, then erased", "shift, px"),
+    "c8c-background": ("frozen, then erased", "same background"),
+    "c8d-round-trip": ("frozen, there and back", "RMSE"),
+    "c8e-same-model": ("erased, there and back", "circles"),
+}
+
+
+def purified_values(table: pd.DataFrame) -> dict[str, float]:
+    """Read the claims about purification from the table of :func:`purification`."""
+    values = {id: float(table[column][way]) for id, (way, column) in PURIFIED.items()}
+    return values | {"c8f-control": float(table["shift, px"]["fresh noise"]) / values["c8b-shift"]}
+
+
 def purification_claims() -> Measured:
-    """Measure the claims about purification that should hold and depend on the seed."""
-    found = purification(stored_eraser("surgical"))
-
-    def value(way: str, column: str) -> float:
-        return float(found[column].to_numpy()[list(found.index).index(way)])
-
-    best = "frozen, then erased"
-    ratio = value("fresh noise", "shift, px") / value(best, "shift, px")
-    return {"c8a-purified": (value(best, "triangles"), None), "c8f-control": (ratio, None)}
+    """Measure the live claims about purification."""
+    ways = [way for way in PURIFICATIONS if way != "erased, then erased"]
+    found = purification(stored_eraser("surgical"), ways=ways)
+    return {id: (value, None) for id, value in purified_values(found).items()}

@@ -259,6 +259,16 @@ def _skipped(pipe: Any, num_inference_steps: int) -> int:
     return int((signal < 1e-6).sum())
 
 
+def _noise_of(scheduler: Any, out: Tensor, t: Any, x: Tensor) -> Tensor:
+    """Turn the network's output for time t into the noise that it predicts in x."""
+    kind, abar = scheduler.config.prediction_type, scheduler.alphas_cumprod[t]
+    if kind == "epsilon":
+        return out
+    if kind == "v_prediction":
+        return abar.sqrt() * out + (1 - abar).sqrt() * x
+    return (x - abar.sqrt() * out) / (1 - abar).sqrt()  # "sample"
+
+
 @torch.no_grad()
 def invert(
     pipe: Any,
@@ -270,6 +280,11 @@ def invert(
     num_inference_steps: int = 12,
 ) -> Tensor:
     """Run DDIM backwards, from images to the noise that the sampler would make them from.
+
+    A step of the sampler goes from x_t to the less noisy x_s along the noise that is predicted in x_t. Backwards
+    only x_s is known, so the noise is predicted there, for time t: a first-order method. An output of the network
+    that is not noise (v, or the image) is turned into noise with the levels of that same t. ``DDIMInverseScheduler``
+    takes those of s, about which the network was not asked; so only its steps along predicted noise are used here.
 
     Parameters
     ----------
@@ -295,22 +310,24 @@ def invert(
     if len(cond) != len(x):
         raise ValueError(f"{len(x)} images, but {len(cond)} prompts")
     uncond = encode_prompts(pipe, [""]).expand_as(cond)
-    scheduler = DDIMInverseScheduler.from_config(pipe.scheduler.config)
+    scheduler = DDIMInverseScheduler.from_config(
+        pipe.scheduler.config, prediction_type="epsilon", clip_sample=False
+    )
     scheduler.set_timesteps(num_inference_steps)
     steps = scheduler.timesteps
     for t in steps[: len(steps) - _skipped(pipe, num_inference_steps)]:
         out = guided(unet or pipe.unet, x, t, cond, uncond, guidance_scale)
-        x = scheduler.step(out, t, x).prev_sample
+        x = scheduler.step(_noise_of(pipe.scheduler, out, t, x), t, x).prev_sample
     return x
 
 
 def purify(
     pipe: Any,
     images: Tensor,
-    prompt: str,
+    prompts: str | Sequence[str],
     unet: Any,
     *,
-    invert_prompt: str | None = None,
+    invert_prompts: str | Sequence[str] | None = None,
     invert_unet: Any = None,
     guidance_scale: float = 3.0,
     num_inference_steps: int = 12,
@@ -322,12 +339,12 @@ def purify(
     ----------
     pipe : pipeline
     images : Tensor, shape (B, 3, H, W), in [0, 1]
-    prompt : str
-        The prompt to draw with: the erased one.
+    prompts : str or sequence of B str
+        What to draw with: the erased prompt; one text stands for all images.
     unet : UNet
         The erased model.
-    invert_prompt : str, optional
-        The prompt of the inversion; default `prompt`.
+    invert_prompts : str or sequence of B str, optional
+        The same for the inversion; default `prompts`.
     invert_unet : UNet, optional
         The model of the inversion; default the pipeline's own. With the erased model and
         ``guidance_scale=1`` the two directions undo each other and nothing is removed.
@@ -343,13 +360,17 @@ def purify(
     Tensor, shape (B, 3, H, W), float32 in [0, 1]
     """
     check_sampling(guidance_scale, num_inference_steps)
-    n = len(images)
+
+    def one_each(said: str | Sequence[str]) -> list[str]:
+        return [said] * len(images) if isinstance(said, str) else list(said)
+
     x = noise
     if x is None:
-        said = prompt if invert_prompt is None else invert_prompt
-        x = invert(pipe, images, [said] * n, unet=invert_unet,
-                   num_inference_steps=num_inference_steps)  # fmt: skip
-    cond = encode_prompts(pipe, [prompt]).expand(n, -1, -1)
+        said = one_each(prompts if invert_prompts is None else invert_prompts)
+        x = invert(pipe, images, said, unet=invert_unet, num_inference_steps=num_inference_steps)
+    cond = encode_prompts(pipe, one_each(prompts))
+    if len(cond) != len(images):
+        raise ValueError(f"{len(images)} images, but {len(cond)} prompts")
     latents = denoise(
         pipe,
         unet,

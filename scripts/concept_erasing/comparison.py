@@ -1,9 +1,10 @@
 """Compare the erasers on the scene model over three seeds (about 25 CPU minutes, in resumable pieces).
 
-    python scripts/concept_erasing/comparison.py [MINUTES]
+    python scripts/concept_erasing/comparison.py [MINUTES [SEED ...]]
 
 Run by ``nox -s full -- concept_erasing``. With MINUTES no new piece is begun after so many minutes of wall time; run it
-again to go on. Finished pieces lie in ``build/concept_erasing`` and are not repeated.
+again to go on. Finished pieces lie in ``build/concept_erasing`` and are not repeated. With SEED only the pieces of
+these seeds are made, so that several processes can share the work; a last call without puts the tables together.
 
 First every method gets its step size on a seed that is used for nothing else (``step_sizes``). Then each eraser is
 trained with each seed, and its images and field are judged (``comparison``: one row an image, state or run). "Equal
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from paperkit import data, profiles, sweeps
 from paperkit.concept_erasing import experiments as ex
@@ -70,6 +71,19 @@ GRID = (
     ("coloured", "ESD"),
 )
 START = time.monotonic()
+
+
+def kept_on_disk(drawn):
+    """Keep the frozen model's images for later processes."""
+
+    def images(*key):
+        file = STORE / ("frozen " + " ".join(map(str, key)) + ".safetensors")
+        if not file.exists():
+            STORE.mkdir(parents=True, exist_ok=True)
+            save_file({"images": drawn(*key).contiguous()}, file)
+        return load_file(file)["images"]
+
+    return images
 
 
 def piece(function, case, seed):
@@ -158,13 +172,17 @@ def keep_weights() -> None:
 
 
 def main() -> None:
+    ex.frozen_images = kept_on_disk(ex.frozen_images)
     chosen = step_sizes()
 
     def rate(eraser: str) -> float:
         return chosen.get(eraser.split(",")[0].split(" +")[0], 1e-3)
 
     parts: list[pd.DataFrame] = []
+    mine = {int(seed) for seed in sys.argv[2:]} or set(ex.SEEDS)
     for prompts, eraser, extent, seed in PLAN:
+        if seed not in mine:
+            continue
         case = {
             "prompts": prompts,
             "eraser": eraser,
@@ -172,10 +190,11 @@ def main() -> None:
             "extent": extent,
         }
         parts.append(piece(ex.compare, case, seed))
-        keep_table(parts)
         if seed == 0:
             keep(prompts, eraser, rate)
-    keep_weights()
+    if mine == set(ex.SEEDS):
+        keep_table(parts)
+        keep_weights()
 
 
 if __name__ == "__main__":

@@ -242,16 +242,19 @@ def test_sampling_is_checked(tiny):
 
 
 class Gaussian(torch.nn.Module):
-    """The exact prediction for data from N(0, 1): eps = sqrt(1 - abar) x."""
+    """The exact prediction for data from N(0, 1): eps = sqrt(1 - abar) x, the image sqrt(abar) x, v = 0."""
 
-    def __init__(self, pipe):
+    def __init__(self, pipe, kind="epsilon"):
         super().__init__()
+        self.kind = kind
         self.config = pipe.unet.config
         self.alphas = pipe.scheduler.alphas_cumprod
         self.unused = torch.nn.Parameter(torch.zeros(1))
 
     def forward(self, x, t, encoder_hidden_states):
-        return SimpleNamespace(sample=(1 - self.alphas[t]).sqrt() * x)
+        abar = self.alphas[t]
+        part = {"epsilon": (1 - abar).sqrt(), "sample": abar.sqrt(), "v_prediction": 0}[self.kind]
+        return SimpleNamespace(sample=part * x)
 
 
 def test_inversion_undoes_sampling(tiny):
@@ -271,3 +274,17 @@ def test_inversion_undoes_sampling(tiny):
     assert errors[2] < 0.05
     out = purify(tiny, images, "pig", tiny.unet, num_inference_steps=3)
     assert out.shape == images.shape
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "sample"])
+def test_inversion_does_not_depend_on_what_the_network_predicts(tiny, kind):
+    """Three networks that say the same about x in three ways lead to one noise."""
+    images = torch.rand(2, 3, 16, 16, generator=seeded())
+    found = []
+    for said in ("epsilon", kind):
+        pipe = copy.copy(tiny)
+        object.__setattr__(pipe, "unet", Gaussian(tiny, said))
+        config = {"prediction_type": said}
+        pipe.scheduler = type(tiny.scheduler).from_config(tiny.scheduler.config, **config)
+        found.append(invert(pipe, images, ["pig", "cow"], num_inference_steps=5))
+    assert torch.allclose(*found, atol=1e-5)
