@@ -69,7 +69,7 @@ def pipeline() -> scenes.ScenePipeline:
     return scenes.load_pipeline()
 
 
-def held_out_accuracy(n: int = 40) -> pd.DataFrame:
+def held_out_accuracy(n: int = 256) -> list[dict[str, Any]]:
     """Judge the frozen model on captions that its training never saw, guidance 3."""
     table = scenes.captions()
     drawn = table[table.held_out].sample(n, replace=True, random_state=0).reset_index(drop=True)
@@ -77,12 +77,10 @@ def held_out_accuracy(n: int = 40) -> pd.DataFrame:
     hits = {"shape": seen["shape"] == drawn["shape"], "clean": seen.clean}
     for name in ("colour", "background"):
         hits[name] = (seen[name] == drawn[name])[drawn[name] != ""]
-    return pd.DataFrame(
-        [
-            {"of": name, "right": int(hit.sum()), "asked": len(hit), "share": float(hit.mean())}
-            for name, hit in hits.items()
-        ]
-    )
+    return [
+        {"of": name, "right": int(hit.sum()), "asked": len(hit), "share": float(hit.mean())}
+        for name, hit in hits.items()
+    ]
 
 
 @lru_cache(maxsize=2)

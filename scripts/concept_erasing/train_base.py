@@ -7,7 +7,7 @@ About 15 minutes on one core, in two stages: a one-cycle schedule laid out for 3
 the model used every word of its captions.) The state of the run lies in a temporary folder; set
 SECONDS_A_PIECE to stop after so many processor seconds and go on with the next call. Writes the checkpoint
 (data/concept_erasing/base.safetensors, half precision), its row in SOURCES.csv and the results
-"base_training" (learning curve) and "base_gate" (accuracy of the shipped model).
+"base_training" (learning curve); ``gate.py`` then stores the accuracy of the shipped model.
 
 The gate: on images of held-out captions at guidance 3 and 12 steps, shape and colour are right in
 at least 95 % and 90 % are clean (one component, overlap above 0.8); else nothing is registered.
@@ -213,12 +213,8 @@ def main() -> None:
         script=SCRIPT,
         changes=f"{CUT + ANNEALING['n_steps']} steps of {BATCH} images; half precision",
     )
-    for name, value in (
-        ("base_training", pd.read_csv(CURVE)),
-        ("base_gate", pd.DataFrame(gate).T.rename_axis("of").reset_index()),
-    ):
-        data.save_stored("concept_erasing", name, value, script=SCRIPT,
-                         settings=record["settings"], seeds=[SEED])  # fmt: skip
+    data.save_stored("concept_erasing", "base_training", pd.read_csv(CURVE), script=SCRIPT,
+                     settings=record["settings"], seeds=[SEED])  # fmt: skip
 
 
 if __name__ == "__main__":
