@@ -2,8 +2,8 @@
 
     python scripts/concept_erasing/gate.py
 
-Run by ``nox -s full -- concept_erasing``. Writes the results "base_gate"; ``train_base.py`` has a gate of its own, before
-it writes the model.
+Run by ``nox -s full -- concept_erasing``. Writes the results "base_gate"; ``train_base.py`` has a gate of its own,
+before it writes the model.
 """
 
 import pandas as pd
