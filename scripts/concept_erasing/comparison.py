@@ -34,18 +34,25 @@ SETTINGS = {"states": "64 trajectories of 12 steps at guidance 3", "steps": 80, 
             "parameters": "cross_attention"}  # fmt: skip
 BASIC = ("surgical", "Concept Ablation", "ESD", "SDD")
 #: Prompts, eraser, and how many images; each with every seed.
-FIRST = tuple(
-    ("bare", eraser, "long")
-    for eraser in (
-        "frozen", "surgical", "Concept Ablation", "Concept Ablation + anchor 10", "ESD", "SDD",
-    )
-)  # fmt: skip
+FIRST = (
+    *(
+        ("bare", eraser, "long")
+        for eraser in (
+            "frozen",
+            "surgical",
+            "Concept Ablation",
+            "Concept Ablation + anchor 10",
+            "ESD",
+        )
+    ),
+    ("bare", "SDD", "short"),
+)
 COLOURED = tuple(
     ("coloured", eraser, "coloured") for eraser in ("surgical", "Concept Ablation", "ESD")
 )
 VARIANTS = (
-    ("bare", "Concept Ablation, equal seconds", "long"),
-    ("bare", "ESD, equal seconds", "long"),
+    ("bare", "Concept Ablation, equal seconds", "short"),
+    ("bare", "ESD, equal seconds", "short"),
     ("bare", "surgical, λ = 1", "short"),
     ("bare", "surgical, λ = 0", "short"),
     ("to square", "surgical", "erased"),
