@@ -393,21 +393,27 @@ def field_ratio(column: str, first: str, second: str, *, prompts: str = "bare") 
     return bootstrap(lambda x, y: x.mean() / y.mean(), a, b, method="percentile", rng=rng)
 
 
-def weight_ratio() -> Interval:
-    """Ratio of the drift without anchor to that with weight 10, on the seed where both were trained."""
-    a, b = (
-        select("bare", e, "state", seed=0).groupby("i")["u2"].mean().to_numpy(float)
-        for e in ("surgical, λ = 0", "surgical")
-    )
-    rng = np.random.default_rng(0)
-    return bootstrap(lambda x, y: x.mean() / y.mean(), a, b, method="percentile", rng=rng)
+def by_seed() -> pd.DataFrame:
+    """Compare Concept Ablation with the surgical update for each fine-tuning seed: one column a seed."""
+    pair = ("Concept Ablation", "surgical")
+    rows: dict[str, Any] = {
+        f"circles left, {e}": select("bare", e, "erased", 3.0)
+        .assign(circle=lambda t: t["shape"] == "circle")
+        .groupby("seed")
+        .circle.mean()
+        for e in ("surgical", "Concept Ablation", "ESD")
+    }
+    rows["drift, ratio"] = field_ratios("u2", *pair)
+    rows["error at s = 1, ratio"] = field_ratios("error 1", *pair)
+    rows["error at s = 7.5, ratio"] = field_ratios("error 7.5", *pair)
+    rows["RMSE of kept images at s = 7.5, difference"] = rmse_by_seed(*pair)
+    return pd.DataFrame(rows).T.rename_axis(None).rename(columns="seed {}".format)
 
 
-def trial_rate(eraser: str) -> Interval:
-    """Return the circle rate with the step size that was chosen, on the seed for choosing."""
-    trials = pd.DataFrame(data.stored("concept_erasing", "step_sizes")["trials"])
-    best = float(trials[trials.eraser == eraser].rate.min())
-    return wilson(round(40 * best), 40, level=0.95)
+def rmse_by_seed(first: str, second: str) -> np.ndarray:
+    """Mean difference of the RMSE of kept images at guidance 7.5, first minus second, for each seed."""
+    table = _pairs(first, second, "kept", 7.5, "bare")
+    return (table.rmse - table.rmse_2).groupby(table.seed).mean().to_numpy(float)
 
 
 def growth() -> float:
@@ -417,12 +423,13 @@ def growth() -> float:
 
 
 def smallest_alternative() -> float:
-    """Return the smallest rate of the named alternative over triangle and square."""
-    found = [
-        float((select(p, "surgical", "erased", 3.0, 0)["shape"] == shape).mean())
-        for p, shape in (("bare", "triangle"), ("to square", "square"))
-    ]
-    return min(found)
+    """Return the smallest rate of the named alternative over triangle, square and cross."""
+    return min(
+        rate("surgical", prompts=prompts, shape=shape).estimate
+        for prompts, shape in (
+            ("bare", "triangle"), ("to square", "square"), ("to cross", "cross"),
+        )
+    )  # fmt: skip
 
 
 def overview(prompts: str = "bare", erasers: Sequence[str] | None = None) -> pd.DataFrame:
