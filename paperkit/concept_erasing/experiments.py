@@ -416,6 +416,17 @@ def rmse_by_seed(first: str, second: str) -> np.ndarray:
     return (table.rmse - table.rmse_2).groupby(table.seed).mean().to_numpy(float)
 
 
+def step_size_trials() -> pd.DataFrame:
+    """Share of circles left for each step size that was tried, and the one that was chosen."""
+    stored = data.stored("concept_erasing", "step_sizes")
+    table = pd.DataFrame(stored["trials"]).pivot(
+        index="eraser", columns="learning_rate", values="rate"
+    )
+    table = table.rename(columns="{:g}".format).rename_axis(columns=None)
+    table["chosen"] = pd.Series(stored["chosen"]).map("{:g}".format)
+    return table.loc[list(stored["chosen"])]
+
+
 def growth() -> float:
     """By how much the advantage over Concept Ablation grows from s = 1 to 7.5, the least of the seeds."""
     ratios = [field_ratios(f"error {s}", "Concept Ablation", "surgical") for s in ("7.5", "1")]

@@ -51,15 +51,19 @@ def _axes(
 def ideal_fields(scale: float = 3.0, n: int = 500) -> Figure:
     """Samples of what four methods aim at; concept across, layout up."""
     names = ("frozen", "surgical", "ESD", "negative prompt")
-    figure, axes = _axes(4, width=9.6, height=2.9, sharey=True)
+    figure, axes = _axes(2, 2, width=6.6, height=4.6, sharex=True, sharey=True)
     noise = experiments.ideal_noise()[:n]
-    for ax, name in zip(axes, names, strict=True):
+    for ax, name in zip(axes.flat, names, strict=True):
         points = exact.sample_ideal(name, scale, noise).numpy()
         for mean in exact.MEANS:
             ax.axvspan(mean - 0.5, mean + 0.5, color=COLOURS["grey"], alpha=0.15, lw=0)
         ax.scatter(points[:, 0], points[:, 1], s=4, color=ERASER_COLOURS[name], alpha=0.6)
-        ax.set(title=name, xlabel="concept", xlim=(-18, 18), ylim=(-3.5, 3.5))
-    axes[0].set_ylabel("layout")
+        ax.set(title=name, xlim=(-18, 18), ylim=(-3.5, 3.5))
+        ax.label_outer()
+    for ax in axes[1]:
+        ax.set_xlabel("concept")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("layout")
     return figure
 
 
@@ -84,10 +88,15 @@ def scale_slider(n: int = 150, scales: Sequence[float] = tuple(np.arange(0, 9.1,
                 )
             )
         frames.append(traces)
+    bands = [
+        {"type": "rect", "x0": mean - 0.5, "x1": mean + 0.5, "yref": "paper", "y0": 0, "y1": 1,
+         "fillcolor": COLOURS["grey"], "opacity": 0.15, "line": {"width": 0}, "layer": "below"}
+        for mean in exact.MEANS
+    ]  # fmt: skip
     layout = {
         "height": 440,
-        "xaxis": {"title": {"text": "concept (the four classes are at -3, -1, 1, 3)"},
-                  "range": [-31, 31]},
+        "shapes": bands,
+        "xaxis": {"title": {"text": "concept"}, "range": [-31, 31]},
         "yaxis": {"tickvals": [3, 2, 1, 0], "ticktext": list(names), "range": [-0.6, 3.6]},
         "showlegend": False,
     }  # fmt: skip
@@ -116,7 +125,7 @@ def ideal_bars(table: pd.DataFrame) -> Figure:
 
 def drift_bars(table: pd.DataFrame) -> Figure:
     """Drift, layout change and kept accuracy of the trained erasers in 2-D."""
-    figure, axes = _axes(3, width=9.6, height=3.2, sharey=True)
+    figure, axes = _axes(1, 3, width=6.4, height=6.6)
     names = list(table.index)
     colours = [ERASER_COLOURS[n] for n in names]
     for ax, column, label, log in zip(
@@ -130,7 +139,7 @@ def drift_bars(table: pd.DataFrame) -> Figure:
         ax.set(xlabel=label, yticks=range(len(names)), yticklabels=names)
         if log:
             ax.set_xscale("log")
-    axes[0].invert_yaxis()
+        ax.invert_yaxis()
     return figure
 
 
@@ -190,16 +199,26 @@ def stored_grid(live: Tensor | None = None) -> Figure:
     )
 
 
+def shapes_and_colours(images: Mapping[str, Any]) -> Figure:
+    """Images of the 15 kept prompts: a column for each colour; rows for the shapes, one for each model."""
+    asked = [words.split()[1:] for words in experiments.words("kept", 15)]
+    rows = {}
+    for k in range(3):
+        for name, found in images.items():
+            shape = asked[5 * k][1]
+            rows[f"{shape}: {name}" if name else shape] = found[5 * k : 5 * k + 5]
+    return image_grid(rows, [colour for colour, _ in asked[:5]], width=5.4)
+
+
 def coloured_grid() -> Figure:
     """Kept prompts after erasing with prompts that name a colour."""
     grid = data.stored("concept_erasing", "grid")
-    return image_grid(
+    return shapes_and_colours(
         {
             "frozen": grid["frozen kept"],
             "surgical": grid["coloured surgical"],
             "ESD": grid["coloured ESD"],
-        },
-        width=9.6,
+        }
     )
 
 
@@ -219,20 +238,20 @@ def forest(intervals: Mapping[str, Interval], label: str, *, mark: float | None 
 
 def drift_and_error(prompts: str = "bare") -> Figure:
     """Drift for each seed, and error of the sampled field against s."""
-    figure, (left, right) = _axes(2, width=9.2, height=3.6)
+    figure, (above, below) = _axes(1, 2, width=6.4, height=6.0, height_ratios=[1, 1.5])
     names = ["surgical", "Concept Ablation + anchor 10", "Concept Ablation", "ESD"]
     if prompts != "bare":
         names.remove("Concept Ablation + anchor 10")
     for k, name in enumerate(names):
         states = experiments.select(prompts, name, "state")
         drift = states.groupby("seed").u2.mean()
-        left.plot(drift, [k] * len(drift), "o", color=ERASER_COLOURS[name])
+        above.plot(drift, [k] * len(drift), "o", color=ERASER_COLOURS[name])
         errors = [float(states[f"error {s:g}"].mean()) for s in experiments.SCALES]
-        right.plot(experiments.SCALES, errors, "o-", color=ERASER_COLOURS[name], label=name)
-    left.set(xscale="log", yticks=range(len(names)), yticklabels=names,
+        below.plot(experiments.SCALES, errors, "o-", color=ERASER_COLOURS[name], label=name)
+    above.set(xscale="log", yticks=range(len(names)), yticklabels=names,
              xlabel="mean squared drift", ylim=(len(names) - 0.5, -0.5))  # fmt: skip
-    right.set(yscale="log", xlabel="guidance scale s", ylabel="squared error of the sampled field")
-    right.legend(fontsize=8.5, loc="lower right")
+    below.set(yscale="log", xlabel="guidance scale s", ylabel="squared error of the sampled field")
+    below.legend(fontsize=8.5, loc="lower right")
     return figure
 
 
