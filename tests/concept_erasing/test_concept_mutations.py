@@ -234,7 +234,7 @@ STORED = {
     ),
     "c2e-clean-esd": (
         lambda: ex.difference("surgical", "ESD", "clean", "erased", scale=7.5),
-        lambda: ex.difference("surgical", "ESD", "rmse", "erased", scale=7.5),
+        lambda: ex.difference("ESD", "surgical", "clean", "erased", scale=7.5),
     ),
     "c3h-shift-ablation": (
         lambda: ex.shift_gap("Concept Ablation", "surgical"),
