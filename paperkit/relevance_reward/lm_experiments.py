@@ -53,10 +53,11 @@ ADAPTER: dict[str, Any] = {"top_blocks": 8, "rank": 16, "alpha": 16.0}
 RUNS: dict[str, tuple[str, bool, int]] = {
     "qr": ("qr", True, 0),
     "r3": ("r3", True, 0),
+    "qr_li": ("qr_li", True, 0),
     "qr_shuffled": ("qr", True, 1),
     "qr_cold": ("qr", False, 0),
 }
-SHORT = {"qr_shuffled": 12, "qr_cold": 12}  # updates of the controls
+SHORT = {"qr_shuffled": 12, "qr_cold": 12}  # updates of two controls
 LAST_STEPS = 5
 
 
@@ -578,6 +579,17 @@ def words_change(run: str = "qr") -> Interval:
         part.groupby(["seed", "query"])["words"].mean() for part in (last, table[table["step"] < 2])
     ]
     return over_questions((cells[0] - cells[1]).to_numpy(), f"words-{run}")
+
+
+def repetition_difference(first: str, second: str) -> Interval:
+    """Share of repeated trigrams in the last steps of one run minus another, interval over prompts and runs."""
+    cells = []
+    for run in (first, second):
+        table = rollouts()
+        table = table[table["run"] == run]
+        table = table[table["step"] > table["step"].max() - LAST_STEPS]
+        cells.append(1 - table.groupby(["seed", "query"])["rp"].mean())
+    return over_questions((cells[0] - cells[1]).to_numpy(), f"repetition-{first}-{second}")
 
 
 def proxy_correlation(run: str) -> pd.Series:

@@ -8,7 +8,8 @@ Reinforcement learning maximises the expected reward minus a price for leaving t
 Each step needs samples, their log-probability under the policy with a gradient, and under the reference without one.
 Adapters (Hu et al., 2022, LoRA, through ``peft``) sit in the top blocks only. What enters the lowest of these blocks
 is then the same for policy and reference and at every step: it is *kept from sampling*, and both log-probabilities,
-and the whole backward pass, run the top blocks alone. The reference is the same model with its adapters switched off.
+and the whole backward pass, run the top blocks alone. A prompt runs through them once for all of its responses. The
+reference is the same model with its adapters switched off.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 
 from paperkit.models import LanguageModel, as_language_model
 from paperkit.models.text import Prompt, check_ids, token_ids
@@ -43,10 +45,12 @@ class Rollout:
         Whether the model ended the response itself.
     logprobs : Tensor, shape (B,), float32
         Log-probability of the response at the temperature it was drawn with.
-    states : Tensor, shape (B, L + T, d)
-        What enters the first trained block, at L prompt columns (padded on the left) and T response columns.
-    mask : Tensor, shape (B, L + T), bool
+    prompt_states : Tensor, shape (P, L, d)
+        What enters the first trained block at the columns of the prompts, which are padded on the left.
+    prompt_mask : Tensor, shape (P, L), bool
         False at padding.
+    states : Tensor, shape (B, T - 1, d)
+        The same at the responses, without the last token, which predicts nothing.
     """
 
     texts: list[list[str]]
@@ -54,8 +58,9 @@ class Rollout:
     response: torch.Tensor
     finished: torch.Tensor
     logprobs: torch.Tensor
+    prompt_states: torch.Tensor
+    prompt_mask: torch.Tensor
     states: torch.Tensor
-    mask: torch.Tensor
 
     @property
     def flat_texts(self) -> list[str]:
@@ -217,8 +222,6 @@ class LanguageModelPolicy:
         -------
         Rollout
         """
-        from transformers import DynamicCache
-
         if k < 1 or max_new_tokens < 1:
             raise ValueError(f"k and max_new_tokens must be positive, got {k}, {max_new_tokens}")
         _check_temperature(temperature)
@@ -247,8 +250,7 @@ class LanguageModelPolicy:
                 past_key_values=cache, use_cache=True, logits_to_keep=1,
             )  # fmt: skip
             cache.batch_repeat_interleave(k)
-            kept[0] = kept[0].repeat_interleave(k, 0)
-            mask = mask.repeat_interleave(k, 0)
+            prompt_mask, mask = mask, mask.repeat_interleave(k, 0)
             logits = output.logits[:, -1].repeat_interleave(k, 0)  # (B, V)
             last = positions[:, -1].repeat_interleave(k, 0)  # (B,)
             alive = torch.ones(len(mask), dtype=torch.bool, device=device)
@@ -256,11 +258,11 @@ class LanguageModelPolicy:
             total = torch.zeros(len(mask), device=device)
             tokens, response = [], []
             for t in range(max_new_tokens):
-                scores = (logits.float() / temperature).log_softmax(-1)
-                if scores.isnan().any():
+                weights = logits.float().div_(temperature).softmax(-1)  # (B, V)
+                if weights[:, 0].isnan().any():  # one bad logit spoils its whole row
                     raise FloatingPointError("the policy's logits are not finite")
-                draw = torch.multinomial(scores.exp(), 1, generator=generator)
-                total += torch.where(alive, scores.gather(1, draw)[:, 0], 0.0)
+                draw = _draw(weights, generator)  # (B, 1)
+                total += torch.where(alive, weights.gather(1, draw)[:, 0].log(), 0.0)
                 token = torch.where(alive, draw[:, 0], 0)
                 tokens.append(token)
                 response.append(alive)
@@ -276,8 +278,7 @@ class LanguageModelPolicy:
                 ).logits[:, -1]  # fmt: skip
         finally:
             hook.remove()
-        # The last token predicts nothing: its state is not needed and was not computed.
-        states = torch.cat([*kept, torch.zeros_like(kept[0][:, :1])], 1)
+        states = torch.cat([kept[0].new_zeros(len(mask), 0, kept[0].shape[2]), *kept[1:]], 1)
         sequence, inside = torch.stack(tokens, 1), torch.stack(response, 1)
         texts = [
             str(self.lm.tokenizer.decode(row[seen].tolist(), skip_special_tokens=True))
@@ -286,7 +287,9 @@ class LanguageModelPolicy:
             for row, seen in zip(sequence, inside, strict=True)
         ]
         groups = [texts[i * k : (i + 1) * k] for i in range(len(heads))]
-        return Rollout(groups, sequence, inside, finished, total, states, mask)
+        return Rollout(
+            groups, sequence, inside, finished, total, kept[0], prompt_mask, states
+        )  # fmt: skip
 
     # ---------------------------------------------------------------------------------- scoring
 
@@ -314,20 +317,32 @@ class LanguageModelPolicy:
             Sums over the tokens of a response, its end token included.
         """
         _check_temperature(temperature)
-        mask = rollout.mask[rows]
-        n_tokens = rollout.token_ids.shape[1]
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        states = self._top(
-            inputs_embeds=rollout.states[rows], attention_mask=mask.long(), position_ids=positions,
-            use_cache=False,
-        ).last_hidden_state  # (b, L + T, d)  # fmt: skip
-        inside = rollout.response[rows]
-        predicting = states[:, -n_tokens - 1 : -1][inside]  # (R, d): the column before each token
-        logits = self.lm.model.lm_head(predicting).float() / temperature
+        inside = rollout.response[rows]  # (b, T)
+        group = len(rollout.response) // len(rollout.prompt_mask)
+        prompts = torch.arange(len(rollout.response), device=inside.device)[rows] // group
+        used, place = prompts.unique(return_inverse=True)  # (p,), (b,)
+        seen = rollout.prompt_mask[used]
+        cache = _TopCache(self.first)
+        first = self._top(
+            inputs_embeds=rollout.prompt_states[used], attention_mask=seen.long(),
+            position_ids=(seen.cumsum(1) - 1).clamp(min=0), past_key_values=cache, use_cache=True,
+        ).last_hidden_state[place, -1:]  # (b, 1, d): what predicts the first token  # fmt: skip
+        states = rollout.states[rows]
+        if states.shape[1]:
+            cache.batch_select_indices(place)
+            mask = torch.cat([seen[place], inside[:, :-1]], 1)  # (b, L + T - 1)
+            later = self._top(
+                inputs_embeds=states, attention_mask=mask.long(), past_key_values=cache,
+                position_ids=(mask.cumsum(1) - 1)[:, seen.shape[1] :], use_cache=True,
+            ).last_hidden_state  # fmt: skip
+            first = torch.cat([first, later], 1)  # (b, T, d): the column before each token
+        predicting = first[inside]  # (R, d)
+        # The head has no bias: dividing what enters it spares a pass over all logits.
+        logits = self.lm.model.lm_head(predicting / temperature).float()
         targets = rollout.token_ids[rows][inside]
-        values = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+        values = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         owners = inside.nonzero()[:, 0]
-        return values.new_zeros(len(mask)).index_add(0, owners, values)
+        return values.new_zeros(len(inside)).index_add(0, owners, values)
 
     @torch.no_grad()
     def teacher_forced(
@@ -369,8 +384,47 @@ class LanguageModelPolicy:
         finished = (torch.isin(tail_ids, ends) & inside).any(1)
         decode = self.lm.tokenizer.decode if self.lm.tokenizer is not None else lambda *_, **__: ""
         texts = [[str(decode(list(r), skip_special_tokens=True))] for r in responses]
-        rollout = Rollout(texts, tail_ids, inside, finished, torch.zeros(len(heads)), kept[0], mask)
+        rollout = Rollout(
+            texts, tail_ids, inside, finished, torch.zeros(len(heads)), kept[0][:, :longest],
+            mask[:, :longest], kept[0][:, longest:-1],
+        )  # fmt: skip
         return Rollout(**{**rollout.__dict__, "logprobs": self.logprobs(rollout)})
+
+
+class _TopCache(DynamicCache):
+    """Keys and values of the top blocks alone, which keep the numbers they have in the whole model."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first = first
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Append to the block's keys and values, and return all of them."""
+        return super().update(key_states, value_states, layer_idx - self.first, *args, **kwargs)
+
+
+def _draw(weights: torch.Tensor, generator: torch.Generator, width: int = 256) -> torch.Tensor:
+    """One index a row of (B, V), in proportion to its weight, from one random number a row.
+
+    The distribution function is inverted twice: among blocks of ``width`` columns, then within one. That touches each
+    weight once, where ``torch.multinomial`` draws a random number for each.
+    """
+    padded = torch.nn.functional.pad(weights, (0, -weights.shape[1] % width))
+    blocks = padded.unflatten(1, (-1, width))  # (B, V / width, width)
+    heights = blocks.sum(2, dtype=torch.float64).cumsum(1)
+    height = heights[:, -1:] * torch.rand(
+        (len(weights), 1), generator=generator, device=weights.device, dtype=torch.float64
+    )
+    # right=True: what has no weight is not drawn
+    block = torch.searchsorted(heights, height, right=True).clamp(max=heights.shape[1] - 1)
+    inside = blocks.take_along_dim(block[:, :, None], 1)[:, 0].double().cumsum(1)  # (B, width)
+    height = height - heights.gather(1, block) + inside[:, -1:]
+    # rounding may lift the height to the last weight's: go back to the first index that reaches it
+    last = torch.searchsorted(inside, inside[:, -1:].contiguous())
+    return block * width + torch.searchsorted(inside, height, right=True).minimum(last)
 
 
 def _check_temperature(temperature: float) -> None:

@@ -39,7 +39,7 @@ def answers(*, policy: str, seed: int) -> list[dict[str, Any]]:
 def main() -> None:
     torch.set_num_threads(1)
     names = [f"{name}-{s}" for s in lab.run_seeds() for name in ("qr", "r3")]
-    done = [name for name in names if (RUNS / name / "done.json").exists()]
+    done = [name for name in names if (RUNS / name / "adapter.safetensors").exists()]
     cases = [{"policy": name} for name in ("packaged", "start", *done)]
     table = sweeps.sweep(answers, cases, store=STORE, workers=1, description="held-out answers")
     data.save_stored(

@@ -3,9 +3,13 @@
     python scripts/relevance_reward/rl_runs.py                 # all runs, then the stored results
     python scripts/relevance_reward/rl_runs.py qr:0 r3:0       # these runs alone
     python scripts/relevance_reward/rl_runs.py --export        # store what is finished
+    python scripts/relevance_reward/rl_runs.py --restore       # take stored runs for finished, to add others to them
 
 Run by ``nox -s full -- relevance_reward``. The warm start is made once. A run can be interrupted: its state lies in
 ``build/relevance_reward/rl`` and is taken up again. Finished runs are not repeated.
+
+The runs ``qr`` and ``r3`` and seed 0 of ``qr_shuffled`` and ``qr_cold`` were made with an earlier sampler, which drew the same
+distribution from other random numbers; made anew they say other sentences. The rest was added to them by ``--restore``.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import argparse
 import fcntl
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -24,13 +29,35 @@ from paperkit.relevance_reward import lm_experiments as lab
 
 SCRIPT = "scripts/relevance_reward/rl_runs.py"
 STORE = profiles.project_root() / "build" / "relevance_reward" / "rl"
-ALONE = {"qr_shuffled": 1, "qr_cold": 1}  # seeds of the runs that are controls
 
 
 def planned() -> list[tuple[str, int]]:
-    seeds = lab.run_seeds()
-    both = [(name, seed) for seed in seeds for name in ("qr", "r3")]
-    return both + [(name, seed) for name, n in ALONE.items() for seed in seeds[:n]]
+    return [(name, seed) for seed in lab.run_seeds() for name in lab.RUNS]
+
+
+def restore() -> None:
+    """Lay the stored warm start and runs where finished ones lie; what is there already stays."""
+    table = data.stored("relevance_reward", "rl_rollouts")
+    STORE.mkdir(parents=True, exist_ok=True)
+    keep_adapter("adapter_warm", STORE / "warm.safetensors")
+    data.stored("relevance_reward", "warm_start").to_parquet(STORE / "warm.parquet")
+    for record in data.stored("relevance_reward", "rl_runs")["runs"]:
+        name, seed = record["run"], record["seed"]
+        folder = STORE / f"{name}-{seed}"
+        if (folder / "done.json").exists():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = table[(table["run"] == name) & (table["seed"] == seed)]
+        rows.drop(columns=["run", "seed"]).to_parquet(folder / "rollouts.parquet")
+        if name in ("qr", "r3") and seed == 0:
+            keep_adapter(f"adapter_{name}", folder / "adapter.safetensors")
+        (STORE / f"scale-{lab.RUNS[name][0]}.json").write_text(json.dumps(record["scale"]))
+        (folder / "done.json").write_text(json.dumps(record))
+
+
+def keep_adapter(name: str, path: Path) -> None:
+    tensors = {k: torch.as_tensor(v) for k, v in data.stored("relevance_reward", name).items()}
+    models.save_checkpoint(path, tensors, record={"script": SCRIPT, "restored": name})
 
 
 def warm_start() -> dict[str, torch.Tensor]:
@@ -133,7 +160,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="*", help="name:seed")
     parser.add_argument("--export", action="store_true")
+    parser.add_argument("--restore", action="store_true")
     options = parser.parse_args()
+    if options.restore:
+        restore()
+        return
     if options.export:
         export()
         return

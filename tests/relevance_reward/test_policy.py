@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from paperkit.models import LanguageModel, sequence_logprobs
 from paperkit.relevance_reward import price, rl
-from paperkit.relevance_reward.policy import LanguageModelPolicy
+from paperkit.relevance_reward.policy import LanguageModelPolicy, _draw
 from paperkit.relevance_reward.world import leave_one_out
 
 END = 4
@@ -113,6 +113,38 @@ def test_samples_have_the_policy_s_frequencies(policy):
     counts = np.bincount(rollout.token_ids[:, 0], minlength=5) / 20000
     expected = [float(plain(policy.lm.model, [0, 1, 2], [v]).exp()) for v in range(5)]
     np.testing.assert_allclose(counts, expected, atol=0.015)
+
+
+def test_some_rows_are_scored_as_in_all(policy):
+    rollout = drawn(policy)
+    rows = torch.tensor([13, 2, 3])  # of two of the three prompts
+    torch.testing.assert_close(policy.logprobs(rollout, rows), policy.logprobs(rollout)[rows])
+    torch.testing.assert_close(policy.logprobs(rollout, slice(4, 9)), policy.logprobs(rollout)[4:9])
+
+
+def test_responses_of_one_token(policy):
+    rollout = drawn(policy, n=1)
+    expected = [
+        float(plain(policy.lm.model, PROMPTS[r // 5], tokens(rollout, r)).detach())
+        for r in range(15)
+    ]
+    np.testing.assert_allclose(policy.logprobs(rollout).detach(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [5, 256, 700])
+def test_draws_follow_the_weights(size):
+    rng = np.random.default_rng(size)
+    weights = rng.random(size) * (rng.random(size) < 0.3)
+    weights[[0, -1]] = 0.0, 2.0
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.tensor(weights / weights.sum(), dtype=torch.float32).expand(40_000, -1)
+    counts = np.bincount(_draw(rows, generator)[:, 0], minlength=size)
+    assert len(counts) == size
+    assert counts[weights == 0].sum() == 0
+    expected = 40_000 * weights / weights.sum()
+    seen = expected > 0
+    far = (counts - expected)[seen] / np.sqrt(expected[seen])
+    assert np.abs(far).max() < 5
 
 
 def test_reading_given_responses(policy):
