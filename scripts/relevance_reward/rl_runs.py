@@ -8,8 +8,9 @@
 Run by ``nox -s full -- relevance_reward``. The warm start is made once. A run can be interrupted: its state lies in
 ``build/relevance_reward/rl`` and is taken up again. Finished runs are not repeated.
 
-The runs ``qr`` and ``r3`` and seed 0 of ``qr_shuffled`` and ``qr_cold`` were made with an earlier sampler, which drew the same
-distribution from other random numbers; made anew they say other sentences. The rest was added to them by ``--restore``.
+The stored runs ``qr`` and ``r3`` and seed 0 of ``qr_shuffled`` and ``qr_cold`` were made with an earlier sampler, which
+drew from the same distribution by other random numbers; made anew they say other sentences. The others came later, by
+``--restore``.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def restore() -> None:
 
 def keep_adapter(name: str, path: Path) -> None:
     tensors = {k: torch.as_tensor(v) for k, v in data.stored("relevance_reward", name).items()}
-    models.save_checkpoint(path, tensors, record={"script": SCRIPT, "restored": name})
+    record = {"script": SCRIPT, "seed": lab.WARM["seed"], "settings": lab.RUN | lab.ADAPTER,
+              "steps": 0, "restored": name}  # fmt: skip
+    models.save_checkpoint(path, tensors, record=record)
 
 
 def warm_start() -> dict[str, torch.Tensor]:
