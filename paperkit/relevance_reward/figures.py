@@ -269,7 +269,7 @@ def leaderboard(found: dict[str, Any]) -> Figure:
 
 def triplet_scores(table: pd.DataFrame) -> Figure:
     """Scores of the short answer on the topic against the long one off it, reward model and relevance."""
-    figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.7))
+    figure, axes = plt.subplots(1, 2, figsize=(7.4, 4.2))
     panels = (
         ("reward model of preferences", "score_short", "score_long"),
         ("relevance", "relevance_short", "relevance_long"),
@@ -293,7 +293,7 @@ def triplet_scores(table: pd.DataFrame) -> Figure:
         ends = [both.min().min(), both.max().max()]
         ax.plot(ends, ends, color=METHOD_COLOURS["muted"], lw=1, ls="--", zorder=0)
         ax.set(title=title, xlabel="short answer, on the topic")
-        ax.legend(loc="upper left", fontsize=8)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
     axes[0].set_ylabel("long answer, off the topic")
     return figure
 
@@ -323,7 +323,7 @@ def causes(taste: pd.DataFrame, negatives: pd.DataFrame, calibrated: float) -> F
 
 def break_even(table: pd.DataFrame) -> Figure:
     """Length ratio against relevance ratio: above the line R3 prefers the short answer."""
-    figure, ax = plt.subplots(figsize=(5.8, 4.2))
+    figure, ax = plt.subplots(figsize=(5.8, 4.8))
     groups = (
         ("another country", "length_ratio", "relevance_ratio", "r3_right", "baseline", "o"),
         ("a thing", "length_ratio_far", "relevance_ratio_far", "r3_far_right", "method", "s"),
@@ -349,5 +349,5 @@ def break_even(table: pd.DataFrame) -> Figure:
         xlabel="length: long over short",
         ylabel="relevance: short over long",
     )
-    ax.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside lower center", frameon=False)
     return figure

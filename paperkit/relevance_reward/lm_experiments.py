@@ -556,6 +556,54 @@ def copies_at_the_end(run: str) -> Interval:
     return over_questions(cells, f"copies-{run}")
 
 
+def start_copies() -> pd.DataFrame:
+    """How often the starting policy of the runs gives a question back: exactly, and drawn before the first update.
+
+    Returns
+    -------
+    DataFrame
+        ``question``, ``probability`` and ``drawn``, the share of exact copies in the QR runs; the last row is the mean.
+    """
+    table = rollouts()
+    first = table[(table["run"] == "qr") & (table["step"] == 0)]
+    asked = trained_questions()
+    exact = np.exp(np.array(run_records().set_index("run").loc["qr", "log_copy_before"].iloc[0]))
+    drawn = first.groupby("query")["exact"].mean().loc[asked].to_numpy(float)
+    return pd.DataFrame(
+        {
+            "question": [*asked, "mean"],
+            "probability": [*exact, exact.mean()],
+            "drawn": [*drawn, drawn.mean()],
+        }
+    )
+
+
+def control_table(
+    runs: Sequence[str] = ("qr", "qr_shuffled", "qr_cold", "qr_li", "r3"),
+) -> pd.DataFrame:
+    """Share of exact copies before the first update and in the last steps of the short runs, all seeds of each run."""
+    end = SHORT["qr_shuffled"]
+    rows = []
+    for run in runs:
+        table = rollouts()
+        table = table[table["run"] == run]
+        late = table["step"].between(end - LAST_STEPS + 1, end)
+        rows.append(
+            {"run": run, "runs": table["seed"].nunique(), "update 0": table.loc[table["step"] == 0, "exact"].mean(),
+             f"updates {end - LAST_STEPS + 1} to {end}": table.loc[late, "exact"].mean()}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def premium_of_form() -> pd.DataFrame:
+    """What the reward that reads another question pays for copies and for other answers, by question."""
+    table = rollouts()
+    table = table[table["run"] == "qr_shuffled"]
+    kind = np.where(table["exact"], "a copy", "another answer")
+    means = table.groupby(["query", kind])["reward"].mean().unstack().loc[trained_questions()]
+    return means.assign(difference=means["a copy"] - means["another answer"])
+
+
 def copy_worth(seed: int) -> float:
     """What a copy costs the starting policy of a QR run, mean of its questions, nats."""
     table = run_records()

@@ -28,7 +28,7 @@ REWARDS = {
 RUN_NAMES = {
     "qr": ("relevance (QR)", COLOURS["vermillion"], "-"),
     "r3": ("R³", COLOURS["green"], "-."),
-    "qr_li": ("QR·LI", COLOURS["orange"], "--"),
+    "qr_li": ("relevance × length (QR·LI)", COLOURS["orange"], "--"),
     "qr_shuffled": ("QR of another question", COLOURS["purple"], ":"),
     "qr_cold": ("QR, unmodified start", COLOURS["grey"], "--"),
 }
@@ -82,9 +82,9 @@ def selection(
     *,
     query_type: str = "open",
 ) -> Figure:
-    """Best of n by several rewards, one panel a measure, with intervals over questions."""
-    width = max(3.6 * len(metrics), 5.6)
-    figure, axes = plt.subplots(1, len(metrics), figsize=(width, 3.5))
+    """Best of n by several rewards, one panel a measure below the other, with intervals over questions."""
+    n = len(metrics)
+    figure, axes = plt.subplots(n, 1, figsize=(6.2, 1.0 + 2.5 * n), sharex=True)
     for ax, (metric, name) in zip(np.atleast_1d(axes), metrics.items(), strict=True):
         curves = lab.selection_curves(rewards, metric, sizes, query_type=query_type)
         for reward, rows in curves.groupby("reward", sort=False):
@@ -94,16 +94,13 @@ def selection(
                             [each.high for each in rows["interval"]], color=colour, alpha=0.13,
                             linewidth=0)  # fmt: skip
             ax.plot(rows["n"], middle, linestyle=style, color=colour, label=label)
-        ax.set(xscale="log", xlabel="answers to choose from, n", ylabel=name)
+        ax.set(xscale="log", ylabel=name)
         ax.set_xticks(sizes[::2], [str(n) for n in sizes[::2]])
         ax.minorticks_off()
+    np.atleast_1d(axes)[-1].set_xlabel("answers to choose from, n")
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=3 if len(metrics) > 1 else 1,
-        frameon=False,
+        handles, labels, loc="outside upper center", ncols=3 if n > 1 else 1, frameon=False
     )
     return figure
 
@@ -137,7 +134,9 @@ def run_shares(runs: Sequence[str] = ("qr", "r3")) -> Figure:
     return figure
 
 
-def run_paths(runs: Sequence[str] = ("qr", "r3", "qr_shuffled", "qr_cold")) -> Figure:
+def run_paths(
+    runs: Sequence[str] = ("qr", "r3", "qr_li", "qr_shuffled", "qr_cold"),
+) -> Figure:
     """Share of exact copies against the distance from the start, one line a run."""
     table = lab.rollouts()
     figure, axes = plt.subplots(1, 2, figsize=(8.2, 3.7), sharey=True)
@@ -186,16 +185,17 @@ def held_out(metrics: dict[str, tuple[str, str]]) -> Figure:
         "r3": "after R³",
     }
     colours = [COLOURS["grey"], COLOURS["black"], COLOURS["vermillion"], COLOURS["green"]]
-    figure, axes = plt.subplots(1, len(metrics), figsize=(2.6 * len(metrics), 3.2), sharey=True)
-    for ax, (label, (query_type, column)) in zip(np.atleast_1d(axes), metrics.items(), strict=True):
+    rows = -(-len(metrics) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(6.6, 2.5 * rows), sharey=True)
+    for ax, (label, (query_type, column)) in zip(axes.flat, metrics.items(), strict=True):
         for i, name in enumerate(policies):
             each = lab.held_out_mean(name, column, query_type=query_type)
             ax.errorbar(each.estimate, i, xerr=[[each.estimate - each.low], [each.high - each.estimate]],
                         fmt="o", color=colours[i], capsize=3)  # fmt: skip
         ax.set_xlabel(label)
         ax.margins(x=0.15)
-    np.atleast_1d(axes)[0].set_yticks(range(len(policies)), list(policies.values()))
-    np.atleast_1d(axes)[0].invert_yaxis()
+    axes.flat[0].set_yticks(range(len(policies)), list(policies.values()))
+    axes.flat[0].invert_yaxis()
     return figure
 
 

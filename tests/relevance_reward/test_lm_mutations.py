@@ -56,8 +56,20 @@ def test_runs_under_other_rewards_fail_each_other_s_claims(ledger):
     assert not held(ledger, "c2c1-rl-copies", float(lab.last_steps("r3", "exact").min()))
     assert not held(ledger, "c2c2-rl-r3", float(lab.last_steps("qr", "exact").max()))
     assert not held(ledger, "c2c5-rl-shuffled", float(lab.last_steps("qr", "exact").max()))
+    assert held(ledger, "c2c8-rl-qr-li", float(lab.last_steps("qr_li", "exact").max()))
+    assert not held(ledger, "c2c8-rl-qr-li", float(lab.last_steps("qr", "exact").max()))
     changed = lab.words_change("r3")
     assert not held(ledger, "c2c6-rl-words", changed.estimate, changed)
+
+
+def test_answers_that_loop_would_turn_the_row_on_repetition(ledger, monkeypatch):
+    found = lab.repetition_difference("qr_li", "r3")
+    assert not held(ledger, "c2c9-rl-qr-li-repeats", found.estimate, found)
+    table = lab.rollouts()
+    looping = table.assign(rp=table["rp"].where(table["run"] != "qr_li", 0.6))
+    monkeypatch.setattr(lab, "rollouts", lambda: looping)
+    found = lab.repetition_difference("qr_li", "r3")
+    assert held(ledger, "c2c9-rl-qr-li-repeats", found.estimate, found)
 
 
 def test_kl_as_a_mean_over_tokens_is_another_number(ledger, monkeypatch):
