@@ -567,7 +567,9 @@ def start_copies() -> pd.DataFrame:
     table = rollouts()
     first = table[(table["run"] == "qr") & (table["step"] == 0)]
     asked = trained_questions()
-    exact = np.exp(np.array(run_records().set_index("run").loc["qr", "log_copy_before"].iloc[0]))
+    records = run_records()
+    start = records[records["run"] == "qr"].to_dict("records")[0]
+    exact = np.exp(np.array(start["log_copy_before"], float))
     drawn = first.groupby("query")["exact"].mean().loc[asked].to_numpy(float)
     return pd.DataFrame(
         {
