@@ -5,7 +5,8 @@ Skreta, Akhound-Sadegh, Ohanesian, Bondesan, Aspuru-Guzik, Doucet, Brekelmans, T
 
 :mod:`.composition` states the target and the weight, :mod:`.sampler` simulates, :mod:`.adapters`
 makes denoisers of networks, :mod:`.analytic` and :class:`paperkit.models.GaussianMixture` are models
-with known scores, :mod:`.networks` and :mod:`.particles` hold the small learned ones.
+with known scores, :mod:`.networks`, :mod:`.particles` and :mod:`.molecules` hold the small learned
+ones.
 """
 
 from paperkit.models.mixture import GaussianMixture

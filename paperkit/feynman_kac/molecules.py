@@ -169,6 +169,12 @@ def describe(smiles: str) -> tuple[str, float, float] | None:
     return Chem.MolToSmiles(molecule), float(log_p), float(rdMolDescriptors.CalcTPSA(molecule))
 
 
+def random_selfies(n: int, length: int, rng: np.random.Generator) -> list[str]:
+    """Return SELFIES strings whose symbols are drawn blindly from the alphabet."""
+    alphabet = load_molecule_models().alphabet
+    return ["".join(rng.choice(alphabet, length)) for _ in range(n)]
+
+
 @dataclass(frozen=True)
 class MoleculeModels:
     """The trained networks and what goes with them.
@@ -187,6 +193,10 @@ class MoleculeModels:
         Of the latents, for each property a Tensor of shape (4, n_latent): the thirds, and all.
     seen : ndarray of int64
         Sorted fingerprints of the molecules of the training set.
+    examples : ndarray, shape (n, 2)
+        logP and TPSA of some of them.
+    share_with_both : float
+        Of all of them, those in the highest third of both.
     """
 
     autoencoder: MoleculeAutoencoder
@@ -198,6 +208,8 @@ class MoleculeModels:
     means: dict[str, Tensor]
     variances: dict[str, Tensor]
     seen: np.ndarray
+    examples: np.ndarray
+    share_with_both: float
 
     def third(self, name: str, values: np.ndarray) -> np.ndarray:
         """Return 0, 1 or 2: the third of the training molecules in which each value lies."""
@@ -258,6 +270,8 @@ def load_molecule_models() -> MoleculeModels:
         {name: tensors[f"mean.{name}"].double() for name in PROPERTIES},
         {name: tensors[f"variance.{name}"].double() for name in PROPERTIES},
         tensors["seen"].numpy(),
+        tensors["examples"].numpy(),
+        settings["share_with_both"],
     )
 
 
@@ -269,7 +283,7 @@ def latent_denoiser(width: int) -> ImageDenoiser:
 # ---------------------------------------------------------------------------------- what is measured
 
 MOLECULE_SIGMAS, MOLECULE_STEPS = (3.0, 0.05), 60
-POPULATIONS, SIZE = 32, 32
+POPULATIONS, SIZE = 64, 32
 WANTED = {"logP": 2, "TPSA": 2}
 # what is sampled -> which labels the two denoisers get, and the exponents (the last is "any")
 TARGETS: dict[str, tuple[dict[str, int], bool]] = {

@@ -1,12 +1,13 @@
 """Train the autoencoder and the latent denoisers of molecules (about 50 CPU minutes).
 
     pip download --no-deps molsets==0.3.1
-    python scripts/feynman_kac/train_molecules.py molsets-0.3.1-py3-none-any.whl [data|autoencoder|denoisers] [minutes]
+    python scripts/feynman_kac/train_molecules.py molsets-0.3.1-py3-none-any.whl
+    python scripts/feynman_kac/train_molecules.py molsets-0.3.1-py3-none-any.whl autoencoder 9
 
 Reads ``train.csv.gz`` in the wheel of molsets 0.3.1 (Polykovskiy et al., "Molecular Sets (MOSES)",
 Frontiers in Pharmacology 2020; MIT), which was drawn from ZINC. Nothing is installed, nothing else of
-the wheel is used. Each part goes on from its files in ``build/feynman_kac``, and stops after so many
-minutes if asked to; call it again until it says "done". The last part writes
+the wheel is used. Parts are ``data``, ``autoencoder`` and ``denoisers``; the last two stop after so many
+minutes if asked to, and a later call goes on from their files in ``build/feynman_kac``. The last writes
 ``paperkit/data/feynman_kac/molecules.safetensors``.
 """
 
@@ -36,7 +37,7 @@ STEPS, BATCH, RATE, WIDTH = 6_000, 128, 3e-3, 160
 KL_WEIGHT, PROPERTY_WEIGHT = 0.1, 1.0
 DENOISER_STEPS, DENOISER_BATCH, DENOISER_RATE, DENOISER_WIDTH, DROPOUT = 8_000, 256, 2e-3, 128, 0.2
 MEAN, SD = -0.5, 1.2
-EVERY = 200
+EVERY, EXAMPLES = 200, 1500
 WORK = profiles.project_root() / "build" / "feynman_kac"
 
 
@@ -202,6 +203,7 @@ def denoisers(minutes: float) -> None:
             [latents["mean"][rows].var(0) + latents["sd"][rows].square().mean(0) for rows in groups]
         )
     found = {name: each.half() for name, each in found.items()}
+    found["examples"] = tensors["properties"][:EXAMPLES].half()
     found["seen"] = tensors["fingerprints"].sort().values
     settings = {
         "alphabet": alphabet,
@@ -220,7 +222,7 @@ def denoisers(minutes: float) -> None:
         "log_sigma": [MEAN, SD],
         "ema_decay": 0.999,
         "mean_loss_of_last_1000_steps": losses,
-        "share_of_training_molecules_with_both": float(
+        "share_with_both": float(
             np.mean([(row > [e[1] for e in edges.values()]).all() for row in properties])
         ),
     }
@@ -243,12 +245,25 @@ def denoisers(minutes: float) -> None:
     print("denoisers done", settings, flush=True)
 
 
-if __name__ == "__main__":
-    WORK.mkdir(parents=True, exist_ok=True)
-    wheel, part = sys.argv[1], sys.argv[2]
-    limit = float(sys.argv[3]) if len(sys.argv) > 3 else float("inf")
-    {
+def main() -> None:
+    if len(sys.argv) == 1:
+        print(__doc__)  # so `nox -s full` goes on to the next script
+        return
+    wheel, *rest = sys.argv[1:]
+    part = rest[0] if rest else "all"
+    minutes = float(rest[1]) if len(rest) > 1 else float("inf")
+    steps = {
         "data": lambda: prepare(wheel),
-        "autoencoder": lambda: autoencoder(limit),
-        "denoisers": lambda: denoisers(limit),
-    }[part]()
+        "autoencoder": lambda: autoencoder(minutes),
+        "denoisers": lambda: denoisers(minutes),
+    }
+    if part != "all" and part not in steps:
+        raise SystemExit(f"part must be all, {', '.join(steps)}; got {part}")
+    WORK.mkdir(parents=True, exist_ok=True)
+    for name, step in steps.items():
+        if part in ("all", name):
+            step()
+
+
+if __name__ == "__main__":
+    main()
