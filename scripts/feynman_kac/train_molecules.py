@@ -6,8 +6,9 @@
 
 Reads ``train.csv.gz`` in the wheel of molsets 0.3.1 (Polykovskiy et al., "Molecular Sets (MOSES)",
 Frontiers in Pharmacology 2020; MIT), which was drawn from ZINC. Nothing is installed, nothing else of
-the wheel is used. Parts are ``data``, ``autoencoder`` and ``denoisers``; the last two stop after so many
-minutes if asked to, and a later call goes on from their files in ``build/feynman_kac``. The last writes
+the wheel is used. Parts are ``data``, ``autoencoder``, ``latents`` and ``denoisers``. Two of them,
+``autoencoder`` and ``denoisers``, stop after so many minutes if asked to, and a later call goes on
+from their files in ``build/feynman_kac``. The last part writes
 ``paperkit/data/feynman_kac/molecules.safetensors``.
 """
 
@@ -35,7 +36,7 @@ SCRIPT = "scripts/feynman_kac/train_molecules.py"
 CANDIDATES, KEPT, SEED = 320_000, 200_000, 0
 STEPS, BATCH, RATE, WIDTH = 6_000, 128, 3e-3, 160
 KL_WEIGHT, PROPERTY_WEIGHT = 0.1, 1.0
-DENOISER_STEPS, DENOISER_BATCH, DENOISER_RATE, DENOISER_WIDTH, DROPOUT = 8_000, 256, 2e-3, 128, 0.2
+DENOISER_STEPS, DENOISER_BATCH, DENOISER_RATE, DENOISER_WIDTH, DROPOUT = 6_000, 256, 2e-3, 128, 0.2
 MEAN, SD = -0.5, 1.2
 EVERY, EXAMPLES = 200, 1500
 WORK = profiles.project_root() / "build" / "feynman_kac"
@@ -139,7 +140,7 @@ def autoencoder(minutes: float) -> None:
     print(f"autoencoder done, mean loss of the last 1000: {history.losses[-1000:].mean():.3f}")
 
 
-def encode() -> dict[str, torch.Tensor]:
+def encode() -> None:
     """Mean and spread of the latents of every molecule, kept for the denoisers."""
     tensors, alphabet = load()
     model = molecules.MoleculeAutoencoder(len(alphabet), width=WIDTH)
@@ -151,13 +152,20 @@ def encode() -> dict[str, torch.Tensor]:
     mean, spread = torch.cat(parts).chunk(2, -1)
     centre = mean.mean(0)
     scale = (mean.var(0) + spread.square().mean(0)).sqrt()
-    return {"mean": (mean - centre) / scale, "sd": spread / scale, "centre": centre, "scale": scale}
+    latents = {
+        "mean": (mean - centre) / scale,
+        "sd": spread / scale,
+        "centre": centre,
+        "scale": scale,
+    }
+    save_file(latents, WORK / "molecules_latents.safetensors")
+    print("latents done, mean spread", float(latents["sd"].mean()), flush=True)
 
 
 def denoisers(minutes: float) -> None:
     tensors, alphabet = load()
     properties = tensors["properties"].double().numpy()
-    latents = encode()
+    latents = load_file(WORK / "molecules_latents.safetensors")
     found = {
         f"autoencoder.{name}": each
         for name, each in load_file(WORK / "molecules_autoencoder.safetensors").items()
@@ -255,6 +263,7 @@ def main() -> None:
     steps = {
         "data": lambda: prepare(wheel),
         "autoencoder": lambda: autoencoder(minutes),
+        "latents": encode,
         "denoisers": lambda: denoisers(minutes),
     }
     if part != "all" and part not in steps:
