@@ -465,10 +465,10 @@ def correction_gain(table: pd.DataFrame, target: str, column: str = "both") -> I
 
 
 def product_gain(table: pd.DataFrame) -> Interval:
-    """Claim f9g: both properties by the plain product, minus by the better model alone."""
+    """Claim f9g: both properties by the plain product over any, minus by the better model alone."""
     alone = [_shares(table, name, "plain", "both") for name in ("high logP", "high TPSA")]
     best = max(alone, key=lambda shares: float(shares.mean()))
-    return _difference(_shares(table, "product", "plain", "both"), best, "two models")
+    return _difference(_shares(table, "product over any", "plain", "both"), best, "two models")
 
 
 def mean_share(table: pd.DataFrame, target: str, sampler: str, column: str) -> Interval:
@@ -493,16 +493,22 @@ def best_plain_share(table: pd.DataFrame) -> Interval:
     return max(made, key=lambda each: each.high)
 
 
+def stored_table(batches: int = 8) -> pd.DataFrame:
+    """The two products with `batches` times as many populations, for the rows that are stored."""
+    parts = []
+    for batch in range(batches):
+        part = molecule_table(("product", "product over any"), key=f"molecules {batch}")
+        part.insert(0, "batch", batch)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
 def stochastic_molecule_claims() -> dict[str, tuple[float, Interval | None]]:
     """Every row that notebook 5 measures live: id -> value and interval."""
     table = molecule_table()
-    found: dict[str, tuple[float, Interval | None]] = {"f9e-valid": (validity(table), None)}
-    for id, made in (
-        ("f9c-molecules", correction_gain(table, "product")),
-        ("f9d-molecules-over-any", correction_gain(table, "product over any")),
-        ("f9f-room", best_plain_share(table)),
-        ("f9g-two-models", product_gain(table)),
-        ("f9h-distinct", correction_gain(table, "product", "distinct")),
-    ):
-        found[id] = (made.estimate, made)
-    return found
+    room, both = best_plain_share(table), product_gain(table)
+    return {
+        "f9e-valid": (validity(table), None),
+        "f9f-room": (room.estimate, room),
+        "f9g-two-models": (both.estimate, both),
+    }
