@@ -493,11 +493,15 @@ def best_plain_share(table: pd.DataFrame) -> Interval:
     return max(made, key=lambda each: each.high)
 
 
-def stored_table(batches: int = 8) -> pd.DataFrame:
-    """The two products with `batches` times as many populations, for the rows that are stored."""
+def stored_table(
+    batches: int = 8,
+    targets: Sequence[str] = ("product", "product over any"),
+    key: str = "molecules",
+) -> pd.DataFrame:
+    """Products with `batches` times as many populations, for the rows that are stored."""
     parts = []
     for batch in range(batches):
-        part = molecule_table(("product", "product over any"), key=f"molecules {batch}")
+        part = molecule_table(targets, key=f"{key} {batch}")
         part.insert(0, "batch", batch)
         parts.append(part)
     return pd.concat(parts, ignore_index=True)

@@ -1,9 +1,8 @@
 """Break the experiment with molecules on purpose: each break must turn a claim red."""
 
 import pytest
-import torch
 
-from paperkit import claims
+from paperkit import claims, data
 from paperkit.feynman_kac import composition, molecules, sampler
 
 RIGHT = composition.log_weight_rate
@@ -35,16 +34,9 @@ def test_the_rows_hold(ledger):
 
 
 def test_one_model_is_asked_for_the_wrong_third(ledger, monkeypatch):
-    wrong = molecules.TARGETS | {"product": ({"logP": 2, "TPSA": 0}, False)}
+    wrong = molecules.TARGETS | {"product over any": ({"logP": 2, "TPSA": 0}, True)}
     monkeypatch.setattr(molecules, "TARGETS", wrong)
-    table = molecules.molecule_table(("high logP", "high TPSA", "product"))
-    assert not held(ledger, "f9g-two-models", molecules.product_gain(table))
-
-
-def test_one_model_is_not_asked(ledger, monkeypatch):
-    wrong = molecules.TARGETS | {"product": ({"logP": 2, "TPSA": 3}, False)}
-    monkeypatch.setattr(molecules, "TARGETS", wrong)
-    table = molecules.molecule_table(("high logP", "high TPSA", "product"))
+    table = molecules.molecule_table(("high logP", "high TPSA", "product over any"))
     assert not held(ledger, "f9g-two-models", molecules.product_gain(table))
 
 
@@ -62,3 +54,21 @@ def test_a_judge_that_is_always_content_leaves_no_room(ledger, monkeypatch):
     )
     table = molecules.molecule_table(("product", "product over any"))
     assert not held(ledger, "f9f-room", molecules.best_plain_share(table))
+
+
+def test_a_stored_comparison(ledger):
+    """Exchanged samplers, or the same sampler twice, would not be told as an improvement."""
+    table = data.stored("feynman_kac", "product_molecules")
+    swapped = table.assign(
+        sampler=table["sampler"].map({"plain": "corrected", "corrected": "plain"})
+    )
+    gain = molecules.correction_gain(swapped, "product")
+    assert not held(ledger, "f9c-molecules", gain)
+
+
+def test_the_inner_product_of_scores_is_dropped(ledger, monkeypatch):
+    """Nothing is left of the weight of a product: every ancestor survives, nothing is gained."""
+    monkeypatch.setattr(sampler, "log_weight_rate", lambda *a, **o: 0 * RIGHT(*a, **o))
+    table = molecules.molecule_table(("product",))
+    assert float(table["ancestors"].min()) == molecules.SIZE
+    assert not held(ledger, "f9c-molecules", molecules.correction_gain(table, "product"))
