@@ -54,7 +54,7 @@ def shares(table: pd.DataFrame) -> Figure:
     import matplotlib.pyplot as plt
 
     bars = list(dict.fromkeys(zip(table["target"], table["sampler"], strict=True)))
-    figure, axes = plt.subplots(1, 2, figsize=(8.0, 3.3), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(8.0, 3.3), sharex=True, sharey=True)
     panels = (("both", "both properties"), ("distinct", "different, with both"))
     for ax, (column, title) in zip(axes, panels, strict=True):
         for place, (target, sampler) in enumerate(bars):
@@ -64,7 +64,7 @@ def shares(table: pd.DataFrame) -> Figure:
                 role = "muted"
             ax.barh(place, made.estimate, color=COLOURS[role])
             ax.plot([made.low, made.high], [place, place], color=COLOURS["black"], lw=1.6)
-        ax.set(title=title, xlabel="share of 32", xlim=(0, 1))
+        ax.set(title=title, xlabel="share of 32")
     names = [
         f"{target}, {sampler}" if len(molecules.TARGETS[target][0]) > 1 else target
         for target, sampler in bars
