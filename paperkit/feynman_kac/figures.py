@@ -121,7 +121,7 @@ def path(target: str = "guidance 3") -> Figure:
     """Samples and the wanted density at five noise levels."""
     stations = experiments.path_tables(target)
     levels = sorted(stations[True], reverse=True)
-    figure, axes = _axes(len(levels), width=9.6, height=2.6)
+    figure, axes = _axes(len(levels), width=7.6, height=2.3)
     for ax, sigma in zip(axes, levels, strict=True):
         edges = stations[True][sigma].edges
         x, p, _ = line(target).density(sigma)
@@ -283,7 +283,7 @@ def strength_slider() -> plotting.HTML:
 
 def forty(seed: int = 0) -> Figure:
     """Exact density of the third power of forty modes, and two samplers."""
-    figure, axes = _axes(3, width=9.6, height=3.4)
+    figure, axes = _axes(3, width=7.6, height=3.0)
     exact, _ = studies.forty_exact()
     box = studies.FORTY_BOX
     extent = (-box, box, -box, box)
@@ -329,7 +329,7 @@ def _dots(table: pd.DataFrame, column: str, plain: set[str], height: float = 4.2
 
 def cooled(how: cooling.Cooling, table: pd.DataFrame) -> Figure:
     """Pair distances and energies of particles at the cold temperature (stored)."""
-    figure, axes = _axes(2, width=9.0, height=3.6)
+    figure, axes = _axes(2, width=7.4, height=3.2)
     width = how.edges[1] - how.edges[0]
     where = _centres(how.edges)
     chains = how.system.reference(how.temperature)
@@ -351,7 +351,9 @@ def cooled(how: cooling.Cooling, table: pd.DataFrame) -> Figure:
         )
     axes[0].set(xlabel="distance of two particles", ylabel="density", xlim=(0.5, 8))
     axes[1].set(xlabel="energy", ylabel="density")
-    axes[1].legend()
+    axes[1].locator_params(axis="x", nbins=5)
+    axes[1].set_ylim(0, 1.4 * axes[1].get_ylim()[1])
+    axes[1].legend(loc="upper left", ncols=2)
     return figure
 
 
@@ -455,7 +457,7 @@ def growth_lines(table: pd.DataFrame) -> Figure:
 
 def dimensions(table: pd.DataFrame, column: str = "shift") -> Figure:
     """Distance from exact guidance, and ancestors, against the number of principal components."""
-    figure, axes = _axes(2, width=9.0, height=3.6)
+    figure, axes = _axes(2, width=7.4, height=3.2)
     for correct, name, role in ((False, "plain", "baseline"), (True, "corrected", "method")):
         rows = table[table["correct"] == correct].groupby("d")
         mean, sd = rows[column].mean(), rows[column].std()
@@ -484,7 +486,7 @@ def image_table(table: pd.DataFrame) -> Figure:
 
 def products(table: pd.DataFrame) -> Figure:
     """Share of images with both properties, by combination (stored)."""
-    figure, axes = _axes(2, width=9.0, height=3.6)
+    figure, axes = _axes(2, width=7.4, height=3.2)
     names = [f"{d}, {('light', 'medium', 'heavy')[i]}" for d, i in studies.COMBINATIONS]
     for ax, conditional, title in (
         (axes[0], False, "product of both"),
