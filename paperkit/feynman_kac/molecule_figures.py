@@ -103,7 +103,7 @@ def drawn(table: pd.DataFrame, *, alt: str, width: int = 200, height: int = 150)
             '<figure style="margin:0;text-align:center;font-size:.85rem">'
             f'<img src="data:image/svg+xml;base64,{source}" alt="{name}" width="{width}"'
             f' height="{height}" style="max-width:100%;height:auto;background:none">'
-            f"<figcaption>{caption}</figcaption></figure>"
+            f'<figcaption style="color:{COLOURS["black"]}">{caption}</figcaption></figure>'
         )
     style = (
         f"background:#ffffff;color:{COLOURS['black']};padding:.5rem;border-radius:.375rem;"

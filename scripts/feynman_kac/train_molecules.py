@@ -1,4 +1,4 @@
-"""Train the autoencoder and the latent denoisers of molecules (about 50 CPU minutes).
+"""Train the autoencoder and the latent denoisers of molecules (about 20 CPU minutes).
 
     pip download --no-deps molsets==0.3.1
     python scripts/feynman_kac/train_molecules.py molsets-0.3.1-py3-none-any.whl
