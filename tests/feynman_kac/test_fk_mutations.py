@@ -144,7 +144,7 @@ def test_weights_off(ledger, monkeypatch):
     errors = {size: experiments.tail_errors("guidance 2", size) for size in (32, 512)}
     assert not held(ledger, "f3f-live-replicate", experiments.size_ratio(errors))
     assert not held(ledger, "f4a-steps-guidance-3", experiments.step_error_gain("guidance 3"))
-    assert not held(ledger, "f4c-distance-at-200", experiments.distance("guidance 3", correct=True))
+    assert not held(ledger, "f4c-distance-at-200", experiments.distance_at_200())
     assert not held(ledger, "f5b-weights-repair-it", experiments.variance_z(size=1000))
 
 
