@@ -348,7 +348,7 @@ def sample_molecules(
     sigmas: tuple[float, float] = MOLECULE_SIGMAS,
     **options: Any,
 ) -> tuple[FKCResult, Tensor]:
-    """Sample latents of one of :data:`TARGETS`; `options` go to :func:`.sample`.
+    """Sample latents of one of :data:`TARGETS`; `options` go to :func:`~paperkit.feynman_kac.sampler.sample`.
 
     Returns
     -------
