@@ -111,8 +111,8 @@ def drawn(table: pd.DataFrame, *, alt: str, width: int = 200, height: int = 150)
         "grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr))"
     )
     block = (
-        f'<div class="pk-figure" role="group" aria-label="{html.escape(alt)}" style="{style}">'
-        f"{''.join(cards)}</div>"
+        '<div class="pk-figure" data-ready="yes" role="group"'  # nothing to wait for
+        f' aria-label="{html.escape(alt)}" style="{style}">{"".join(cards)}</div>'
     )
     return HTML(block, alt)
 

@@ -375,6 +375,8 @@ def live():
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a shell's background job ignores interrupts, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     line = process.stdout.readline()
     try:
