@@ -124,6 +124,8 @@ def lint(session):
 @task
 def tests(session):
     """Run the unit tests (all but those that need the built pages)."""
+    # two processes share the cores; threads of each would wait for those of the other
+    session.env.setdefault("OMP_NUM_THREADS", "1")
     run(session, "pytest", "-n", "2", "-m", "not site", *session.posargs)
 
 
