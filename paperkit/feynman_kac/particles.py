@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scipy.linalg import helmert
 from torch import Tensor, nn
 
 from .networks import sigma_features
@@ -209,14 +210,6 @@ def _lennard_jones(distance: Tensor) -> tuple[Tensor, Tensor]:
     return 2.0 * (near**2 - 2.0 * near), 24.0 * (near - near**2) / distance
 
 
-def helmert(n: int) -> Tensor:
-    """Return n - 1 orthonormal rows (n - 1, n) orthogonal to (1, ..., 1)."""
-    k = torch.arange(1, n, dtype=torch.float64)[:, None]
-    place = torch.arange(n)[None]
-    rows = torch.where(place < k, 1.0, torch.where(place == k, -k, 0.0))
-    return rows / (k * (k + 1)).sqrt()
-
-
 double_well = ParticleSystem(
     name="double_well",
     basis=torch.tensor(
@@ -233,7 +226,7 @@ double_well = ParticleSystem(
 
 lennard_jones = ParticleSystem(
     name="lennard_jones",
-    basis=helmert(13),
+    basis=torch.from_numpy(helmert(13)),
     n_dimensions=3,
     potential=_lennard_jones,
     trap=1.0,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize.elementwise import find_root
 from scipy.special import log_softmax
 from scipy.stats import rankdata
 
@@ -125,11 +126,9 @@ def at_margin(model: features.UnconstrainedFeatures, margin: np.ndarray) -> np.n
     low, high = np.zeros_like(margin), np.ones_like(margin)
     while (model.path(0, 1, high)[1] < margin).any():
         high *= 1.5
-    for _ in range(60):  # the margin rises with s: halve the bracket down to rounding
-        middle = (low + high) / 2
-        below = model.path(0, 1, middle)[1] < margin
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return model.path(0, 1, high)[0]
+    # the margin rises with s
+    found = find_root(lambda s, m: model.path(0, 1, s)[1] - m, (low, high), args=(margin,))
+    return model.path(0, 1, found.x)[0]
 
 
 def canonical_path(

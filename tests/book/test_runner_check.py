@@ -41,6 +41,7 @@ def faults(book):
     [
         ("x = '" + "a" * 80 + "'", "79 characters fit in a line"),
         ("%pip install numpy", "installs a package"),
+        # a notebook that skips a cell is refused: this cell is never run
         (":tags: [skip-execution]\n\n1", "is skipped"),
         (FIGURE.format(name="fig-pears-x", alt="Text."), "must begin with fig-apples-"),
         (FIGURE.format(name="fig-apples-x", alt="''"), "cannot see it"),

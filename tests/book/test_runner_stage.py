@@ -171,6 +171,7 @@ def test_a_failed_notebook_is_not_up_to_date(run_book):
     path.write_text(json.dumps(notebook))
     assert faults_of(notebook) == ["cell 1 raised E"]
     assert stale(run_book) == ["apples/01_count"]
+    # a page may show an error that it explains; the tag says so, and only the tag lets it pass
     cell["metadata"]["tags"] = ["raises-exception"]
     assert faults_of(notebook) == []
 
